@@ -1,0 +1,42 @@
+# Each target sets up what it needs in .venv; nothing else has to be installed but git, make and Python 3.11 or later.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Tests and benchmarks compare bits and run side by side: one BLAS thread a process.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: demo test slow bench bench-full lint clean
+
+demo: .venv/run.stamp
+	$(BIN)/expunge demo --out demo-output $(if $(DATA),--data $(DATA))
+
+test: .venv/dev.stamp lint
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+slow: .venv/dev.stamp
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow --timeout 3600
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks
+
+bench-full: .venv/dev.stamp
+	$(BIN)/python -m benchmarks --full
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy expunge models service workers
+
+clean:
+	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/run.stamp: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker]'
+	touch $@
+
+.venv/dev.stamp: pyproject.toml .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,dev]'
+	touch $@ .venv/run.stamp
