@@ -1,0 +1,143 @@
+"""A process may die at any line of a put or a shred: a blob is whole or unreadable, and what is left can be found and shredded."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.blobs import BlobMissing, Vault
+
+MARKER = b"MARKER-of-a-person-77aa01"
+AtRest = Callable[[], bytes]
+
+# Forks once for every line (or every few) that `act` runs in service/blobs: that child dies there without any clean-up, or is
+# interrupted there. The parent then looks at what is left. Prints how many lines there were.
+EACH_LINE = """
+import os, sys
+from service.blobs import BlobError
+vault = {address}
+PLAIN = {marker!r} * 50_000
+
+def act(vault):
+    {act}
+
+def blobs_only(frame, event, arg):
+    global left
+    if "service/blobs/" not in frame.f_code.co_filename:
+        return None
+    if event == "line":
+        left -= 1
+        if left == 0:
+            {end}
+    return blobs_only
+
+def state():
+    try:
+        return "whole" if vault.read("up-1") == PLAIN else "wrong"
+    except BlobError as error:
+        return type(error).__name__
+
+line, seen = 0, set()
+while True:
+    line += {step}
+    {before}
+    child = os.fork()
+    if child == 0:
+        left = line
+        sys.settrace(blobs_only)
+        try:
+            act(vault)
+        except KeyboardInterrupt:
+            os._exit(7)
+        sys.settrace(None)
+        os._exit(0 if left > 0 else 7)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 7), (line, code)
+    seen.add(state())
+    assert seen <= {allowed!r}, (line, seen)
+    for blob_id in list(vault.ids()):
+        vault.shred(blob_id)
+    assert state() == "BlobMissing", line
+    if code == 0:
+        break
+print(line, *sorted(seen))
+"""
+
+
+# Where a process may die is what matters most; an interrupt, which runs the clean-up, is tried at every third line.
+STEPS = {"os._exit(7)": 1, "raise KeyboardInterrupt": 3}
+
+
+def run_each_line(repository: Path, address: str, *, act: str, before: str, end: str, allowed: set[str]) -> tuple[int, set[str]]:
+    script = EACH_LINE.format(address=address, marker=MARKER, act=act, before=before, end=end, step=STEPS[end], allowed=allowed)
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    lines, *seen = done.stdout.split()
+    return int(lines), set(seen)
+
+
+@pytest.mark.parametrize("end", STEPS)
+def test_a_put_that_ends_at_any_line_leaves_a_whole_blob_or_none(address: str, at_rest: AtRest, repository: Path, end: str) -> None:
+    lines, seen = run_each_line(
+        repository, address, act='vault.put("up-1", PLAIN)', before="pass", end=end, allowed={"whole", "BlobMissing", "KeyMissing"}
+    )
+
+    assert lines > 50
+    assert {"whole", "BlobMissing"} <= seen
+    assert at_rest() == b""
+
+
+@pytest.mark.parametrize("end", STEPS)
+def test_a_shred_that_ends_at_any_line_can_be_done_again(address: str, at_rest: AtRest, repository: Path, end: str) -> None:
+    lines, seen = run_each_line(
+        repository,
+        address,
+        act='vault.shred("up-1")',
+        before='vault.put("up-1", PLAIN)',
+        end=end,
+        allowed={"whole", "BlobMissing", "KeyMissing"},
+    )
+
+    assert lines > 20
+    assert seen == {"whole", "BlobMissing", "KeyMissing"}
+    assert at_rest() == b""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_put_killed_at_a_random_moment_leaves_nothing_readable(
+    vault: Vault, address: str, at_rest: AtRest, repository: Path, seed: int
+) -> None:
+    script = f"""
+        vault = {address}
+        def endless():
+            yield {MARKER!r} * 100_000
+            print("begun", flush=True)
+            while True:
+                yield {MARKER!r} * 10_000
+        vault.put("job-1-1-0", endless())
+    """
+    vault.put("up-2", b"another")
+
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=repository, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"begun\n"
+    time.sleep(random.Random(seed).uniform(0, 0.1))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+    with pytest.raises(BlobMissing):
+        vault.read("job-1-1-0")
+    assert list(vault.ids("job-1-1-")) == ["job-1-1-0"]
+    assert MARKER not in at_rest()
+    vault.shred("job-1-1-0")
+    assert list(vault.ids()) == ["up-2"]
+    assert b"job-1-1-0" not in at_rest()
+    assert vault.read("up-2") == b"another"
