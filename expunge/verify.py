@@ -1,0 +1,323 @@
+"""Is this version what its certificate says? Seven numbered steps over a directory, offline, the first failure named."""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from expunge import canonical, checkpoint, dsse, merkle, signature, statement, tensors
+
+FILES = tuple(sorted((*statement.SUBJECT_FILES, *statement.PROOF_FILES)))
+"""What a downloaded version consists of: these files and no other."""
+
+STEPS = (
+    "files present and nothing unexpected",
+    "signature",
+    "statement well formed",
+    "digests of every file",
+    "inclusion in the log",
+    "policy",
+    "short statements agree",
+)
+
+# Certificates are some kilobytes; far larger ones are hostile, and are not read into memory.
+_LARGEST_PROOF = 16 << 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step's answer."""
+
+    number: int
+    name: str
+    passed: bool | None
+    """None: not reached, because an earlier step failed."""
+    detail: str
+    """What was found, in plain words."""
+    advice: str = ""
+    """What to do next; empty unless the step failed or the signer is unknown."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What verification found."""
+
+    steps: tuple[Step, ...]
+    signer: str | None
+    """Fingerprint of the key that signed; None where step 2 was not passed."""
+    signer_known: bool
+    """Whether the caller named the key, by file or by fingerprint."""
+    certificate: dict[str, Any] | None = field(repr=False)
+    """The statement, once steps 2 and 3 were passed."""
+
+    @property
+    def failed(self) -> Step | None:
+        """The first step that failed."""
+        return next((step for step in self.steps if step.passed is False), None)
+
+    @property
+    def ok(self) -> bool:
+        """Every step passed, and the signer is the one asked for."""
+        return self.exit_code == 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 verified, 1 a step failed, 2 consistent but signed by a key that nobody vouched for."""
+        if not all(step.passed for step in self.steps):
+            return 1
+        return 0 if self.signer_known else 2
+
+
+class _Failed(Exception):
+    """A step says no."""
+
+    def __init__(self, detail: str, advice: str) -> None:
+        super().__init__(detail)
+        self.detail, self.advice = detail, advice
+
+
+@dataclass
+class _Evidence:
+    """What the steps have established so far; each step adds to it and trusts only what an earlier one put there."""
+
+    directory: Path
+    key_file: Path | None
+    fingerprint: str | None
+    key: ec.EllipticCurvePublicKey | None = None
+    payload: bytes = b""
+    certificate: dict[str, Any] | None = None
+
+    def read(self, name: str) -> bytes:
+        path = self.directory / name
+        try:
+            if path.stat().st_size > _LARGEST_PROOF:
+                raise _Failed(f"{name} is larger than any such file should be", "Download the version again.")
+            return path.read_bytes()
+        except OSError as reason:
+            raise _Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
+
+    @property
+    def signer(self) -> ec.EllipticCurvePublicKey:
+        assert self.key is not None
+        return self.key
+
+    @property
+    def said(self) -> dict[str, Any]:
+        assert self.certificate is not None
+        return self.certificate
+
+
+_AGAIN = "Download the version again; if it fails again, do not use it and tell the issuer."
+_DO_NOT_USE = "Do not use this version. Tell the issuer: the certificate contradicts itself."
+
+
+def verify(directory: Path, *, key: Path | None = None, fingerprint: str | None = None) -> Report:
+    """Check a downloaded version without any service.
+
+    Args:
+        directory: holds the nine files of `FILES`.
+        key: the issuer's public key (PEM), from somewhere other than this directory.
+        fingerprint: sha256 (hex) of that key's SubjectPublicKeyInfo in DER; without `key` and `fingerprint` the directory's own
+            signer.pub is used, which shows only that one and the same key signed everything.
+    """
+    evidence = _Evidence(Path(directory), key, fingerprint)
+    run = (_files, _signature, _statement, _digests, _inclusion, _policy, _agreement)
+    steps: list[Step] = []
+    for number, (name, step) in enumerate(zip(STEPS, run, strict=True), start=1):
+        if steps and not steps[-1].passed:
+            steps.append(Step(number, name, None, "not reached"))
+            continue
+        try:
+            steps.append(Step(number, name, True, *step(evidence)))
+        except _Failed as reason:
+            steps.append(Step(number, name, False, reason.detail, reason.advice))
+    signed, formed = bool(steps[1].passed), bool(steps[2].passed)
+    return Report(
+        steps=tuple(steps),
+        signer=signature.fingerprint(evidence.signer) if signed else None,
+        signer_known=signed and (key is not None or fingerprint is not None),
+        certificate=evidence.certificate if formed else None,
+    )
+
+
+def _files(evidence: _Evidence) -> tuple[str, ...]:
+    try:
+        found = {entry.name: entry.is_file() and not entry.is_symlink() for entry in evidence.directory.iterdir()}
+    except OSError as reason:
+        raise _Failed(f"the directory cannot be read ({reason.strerror})", "Give the directory that `expunge download` made.") from None
+    missing = [name for name in FILES if name not in found]
+    if missing:
+        raise _Failed(f"missing: {', '.join(missing)}", "Download the version again: all nine files are needed.")
+    spare = sorted(name for name in found if name not in FILES)
+    if spare:
+        raise _Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
+    odd = [name for name in FILES if not found[name]]
+    if odd:
+        raise _Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
+    return (f"{len(FILES)} files",)
+
+
+def _signature(evidence: _Evidence) -> tuple[str, ...]:
+    evidence.key = _trusted(evidence)
+    try:
+        sealed = dsse.read(evidence.read("certificate.sigstore.json"))
+        if sealed.key_id != signature.fingerprint(evidence.key) or sealed.hint != sealed.key_id:
+            raise signature.BadSignature("it names another key than the one given")
+        signature.check(dsse.pae(sealed.payload), sealed.signature, evidence.key)
+    except (dsse.Malformed, signature.BadSignature) as reason:
+        raise _Failed(f"certificate.sigstore.json: {reason}", _AGAIN) from None
+    evidence.payload = sealed.payload
+    name = signature.fingerprint(evidence.key)
+    if evidence.key_file is None and evidence.fingerprint is None:
+        return (
+            f"signature consistent, signer unknown ({name})",
+            "Get the issuer's key or fingerprint from a place you trust and run again with --key or --fingerprint.",
+        )
+    return (f"signed by {name}",)
+
+
+def _trusted(evidence: _Evidence) -> ec.EllipticCurvePublicKey:
+    """Take the key that the caller vouches for, and require that the directory's own is the same."""
+    try:
+        own = signature.read_public(evidence.read("signer.pub"))
+    except signature.BadKey as reason:
+        raise _Failed(f"signer.pub: {reason}", _AGAIN) from None
+    name = signature.fingerprint(own)
+    other = "Check where the key came from. If it is the issuer's, do not use this version: somebody else signed it."
+    if evidence.key_file is not None:
+        try:
+            given = signature.read_public(evidence.key_file.read_bytes())
+        except (OSError, signature.BadKey):
+            raise _Failed("the key given is not a readable P-256 public key in PEM", "Give the issuer's public key file.") from None
+        if signature.fingerprint(given) != name:
+            raise _Failed(f"signer.pub ({name}) is not the key given ({signature.fingerprint(given)})", other)
+    if evidence.fingerprint is not None:
+        asked = evidence.fingerprint.strip().lower().replace(":", "")
+        if asked != name:
+            raise _Failed(f"signer.pub has the fingerprint {name}, not the one given", other)
+    return own
+
+
+def _statement(evidence: _Evidence) -> tuple[str, ...]:
+    try:
+        value = canonical.loads(evidence.payload)
+        statement.check(value)
+    except (canonical.NotCanonical, statement.BadStatement) as reason:
+        raise _Failed(str(reason), "Try a newer `expunge`; if it fails there too, tell the issuer that the statement is broken.") from None
+    if value["predicate"]["kind"] == "refusal":
+        raise _Failed("the certificate is a refusal: nothing was published under it", "Do not use these files; tell the issuer.")
+    evidence.certificate = value
+    said = value["predicate"]
+    return (f"{said['kind']} of {said['model']['name']!r}, {said['verdict']}, issued {said['issuedAt']} by {said['issuer']}",)
+
+
+def _digests(evidence: _Evidence) -> tuple[str, ...]:
+    for name, digest in statement.subjects_of(evidence.said).items():
+        try:
+            with (evidence.directory / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as reason:
+            raise _Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
+        if found != digest:
+            raise _Failed(f"{name} has the sha256 {found}, the certificate says {digest}", _AGAIN)
+    return (f"{len(evidence.said['subject'])} files have the digests that were signed",)
+
+
+def _inclusion(evidence: _Evidence) -> tuple[str, ...]:
+    advice = "Download inclusion.json again; if it fails again, ask the issuer for the log's checkpoint and proof."
+    try:
+        value = canonical.loads(evidence.read("inclusion.json"))
+        _INCLUSION(value, "inclusion.json")
+        path = [base64.b64decode(step, validate=True) for step in value["path"]]
+        if [base64.b64encode(step).decode("ascii") for step in path] != value["path"]:
+            raise _Failed("inclusion.json: base64 with spare bits", advice)
+        seen = checkpoint.verify(value["checkpoint"], evidence.signer)
+    except (canonical.NotCanonical, statement.BadStatement, checkpoint.BadCheckpoint, binascii.Error, ValueError) as reason:
+        raise _Failed(f"inclusion.json: {reason}", advice) from None
+    if value["leaf"] != statement.log_leaf_of(evidence.payload):
+        raise _Failed("inclusion.json is about another certificate", advice)
+    if value["size"] != seen.size:
+        raise _Failed("inclusion.json and its checkpoint name different sizes of the log", advice)
+    leaf = merkle.leaf_hash(canonical.dumps(value["leaf"]))
+    if not merkle.verify_inclusion(leaf, index=value["index"], size=seen.size, path=path, root=seen.root):
+        raise _Failed("the path does not lead from this certificate to the checkpoint's root", advice)
+    return (f"entry {value['index']} of {seen.size} in {seen.origin}",)
+
+
+_INCLUSION = statement.record(
+    index=statement.count,
+    size=statement.count,
+    leaf=statement.mapping(statement.text),
+    path=statement.many(statement.text),
+    checkpoint=statement.text,
+)
+_POLICY = statement.record(
+    name=statement.text,
+    guarantee=statement.record(anyOf=statement.many(statement.text), muMax=statement.decimal),
+    audits=statement.many(statement.text),
+)
+
+
+def _policy(evidence: _Evidence) -> tuple[str, ...]:
+    said, files = evidence.said["predicate"], statement.subjects_of(evidence.said)
+    _follows(said["policy"]["digest"]["sha256"] == files["policy.json"], "the policy named is not policy.json")
+    _follows(said["model"]["core"]["digest"]["sha256"] == files["core.safetensors"], "the core named is not core.safetensors")
+    try:
+        rules = canonical.loads(evidence.read("policy.json"))
+        _POLICY(rules, "policy.json")
+        model = canonical.loads(evidence.read("model.json"))
+        values = tensors.digest(evidence.directory / "user.safetensors", "user.weight")
+    except (canonical.NotCanonical, statement.BadStatement, tensors.BadTensors) as reason:
+        raise _Failed(str(reason), _DO_NOT_USE) from None
+    _follows(rules["name"] == said["policy"]["name"], "policy.json has another name than the certificate's policy")
+    architecture = model.get("architecture") if isinstance(model, dict) else None
+    described = said["model"]["architecture"]["digest"]["sha256"] == canonical.digest(architecture)
+    _follows(described, "model.json describes another architecture than the one certified")
+    for entry in said["guarantee"]:
+        name, value = entry["name"], entry["value"]
+        _follows(Decimal(value["mu"]) == 0, f"{name} means mu = 0, the certificate says {value['mu']}")
+        _follows(value["weights"]["sha256"] == files["user.safetensors"], f"{name} is proved for another user.safetensors")
+        _follows(value["weightValues"]["sha256"] == values, f"{name} is proved for other values of user.weight")
+    _follows(Decimal(rules["guarantee"]["muMax"]) >= 0, "no guarantee can meet the policy's muMax")
+    proved = [entry["name"] for entry in said["guarantee"] if entry["name"] in rules["guarantee"]["anyOf"]]
+    _follows(bool(proved), f"nothing is proved that {rules['name']} accepts ({', '.join(rules['guarantee']['anyOf'])})")
+    _findings_follow(said["findings"], rules["audits"])
+    return (f"{said['verdict']} follows from {rules['name']}: {', '.join(proved)} proved, mu = 0",)
+
+
+def _findings_follow(findings: list[dict[str, Any]], audits: list[str]) -> None:
+    """Require that every audit the policy asks for was run, that each had power, and that none said no."""
+    for finding in findings:
+        _follows(finding["passed"], f"the audit {finding['audit']} said no")
+    for audit in audits:
+        run = [finding for finding in findings if finding["audit"] == audit]
+        _follows(bool(run), f"the policy asks for the audit {audit}, which was not run")
+        for finding in run:
+            power = finding["power"]
+            _follows(0 < power["caught"] <= power["planted"], f"the audit {audit} caught no planted leak, so its pass is void")
+
+
+def _follows(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise _Failed(otherwise, _DO_NOT_USE)
+
+
+def _agreement(evidence: _Evidence) -> tuple[str, ...]:
+    name = signature.fingerprint(evidence.signer)
+    pem = hashlib.sha256(signature.pem(evidence.signer)).hexdigest()
+    for file, hint, expected in (
+        ("svr.sigstore.json", name, statement.svr_of(evidence.said)),
+        ("model.sig", pem, statement.model_signature_of(evidence.said)),
+    ):
+        try:
+            said = dsse.verify(dsse.read(evidence.read(file)), evidence.signer, hint=hint)
+        except (dsse.Malformed, signature.BadSignature, canonical.NotCanonical) as reason:
+            raise _Failed(f"{file}: {reason}", _AGAIN) from None
+        if said != expected:
+            raise _Failed(f"{file} is signed, but says something else than the certificate", _DO_NOT_USE)
+    return ("svr.sigstore.json and model.sig say the same, by the same key",)

@@ -1,0 +1,239 @@
+"""What happened, as a certificate will say it: frozen facts, proved ones and measured ones of different types."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+RETURNS_THE_ROWS = (
+    "A and B are sums of products of integers, so subtracting the forgotten rows leaves exactly the sums over the kept rows, in any order; "
+    "the weights are one fixed computation on A and B. Hence sha256(weights after forgetting) = sha256(weights refitted on the same core "
+    "without the forgotten samples), and mu = 0."
+)
+TRAINED_WITHOUT = (
+    "A new core was trained from its recorded seed on the kept core samples alone, and user weights were fitted on it to the kept user "
+    "samples alone. No forgotten sample entered the computation, so the released weights are those of retraining, and mu = 0."
+)
+REFIT_ASSUMPTIONS = (
+    "The core, its scale and linear part, the targets' scale a, the ridge L and the architecture were fixed from core samples alone.",
+    "The integer rows subtracted are the stored rows that were once added.",
+    "The digest of A and B holds on any machine; the digest of the weights holds for the hardware named under method.",
+    "Only the released files leave the service: A, B and the integer rows are user data and stay sealed.",
+)
+RETRAIN_ASSUMPTIONS = (
+    "The seed, the architecture, the targets' scale a and the rule that chooses the ridge L do not depend on the forgotten samples.",
+    "The digests hold for the hardware named under method: training in float32 differs on another.",
+    "Only the released files leave the service: A, B and the integer rows are user data and stay sealed.",
+)
+LIMITATIONS = (
+    "A signature proves who asserts this and that nothing was altered since; it cannot prove good faith.",
+    "Whoever holds both the version before and the version after can compare them; the version before is therefore withdrawn first.",
+    "Equal weights can come from other data: this certificate attests the computation that was executed and its inputs.",
+    "If the choice of requests depended on a released version, every claim is conditional on the sequence of requests.",
+    "Copies, predictions and derived models outside this service are not covered.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a version needs before it may be called PASSED. Written to policy.json."""
+
+    name: str
+    guarantees: tuple[str, ...] = ("equal_to_refit", "equal_to_retrain")
+    """One of these must be proved."""
+    mu_max: str = "0"
+    """The largest mu that a guarantee may carry."""
+    audits: tuple[str, ...] = ()
+    """Audits that must have been run, have power, and pass."""
+
+
+EXACT_POLICY = Policy(name="exact-v1")
+"""The default of `exact`: equality is proved, nothing further has to be measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The legal requests that one job carried out together."""
+
+    ids: tuple[str, ...]
+    kind: Literal["samples", "everything", "attribute"]
+    reasons: tuple[str, ...]
+    received_at: str
+    """The earliest of them. Moments are UTC, `2026-01-31T12:00:00Z`."""
+    due_at: str
+    """The earliest of them."""
+    count: int
+    """Samples forgotten: the leaves under `commitment`."""
+    commitment: str
+    """Merkle root (hex) of `expunge.merkle.commit`."""
+    adaptive: bool
+    """Whether a request may have been chosen after seeing a released version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parent:
+    """The version that this one replaces."""
+
+    digest: str
+    """sha256 of its statement."""
+    disposition: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxiliaryState:
+    """Something besides the weights that was made from user samples, and what became of it."""
+
+    what: str
+    disposition: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which model, on which core, after which version."""
+
+    name: str
+    architecture: str
+    architecture_digest: str
+    """sha256 of the canonical JSON of `architecture` in model.json."""
+    core: str
+    """sha256 of core.safetensors."""
+    parent: Parent | None = None
+    auxiliary_state: tuple[AuxiliaryState, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """Where the last bits of the weights come from."""
+
+    cpu: str
+    torch: str
+    lapack: str
+    threads: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Which computation was run."""
+
+    name: str
+    solver: str
+    implementation: str
+    """sha256 over the code that ran."""
+    hyperparameters: Mapping[str, str]
+    """Numbers as decimal texts."""
+    seed: str
+    hardware: Hardware
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualToRefit:
+    """Proved: the weights are those of refitting on the same core without the forgotten samples."""
+
+    statistics: str
+    """sha256 of (A, B); CERTIFICATE.md gives the bytes."""
+    weights: str
+    """sha256 of user.safetensors."""
+    weight_values: str
+    """sha256 of the little-endian float64 values of `user.weight`, row after row."""
+    theorem: str = RETURNS_THE_ROWS
+    assumptions: tuple[str, ...] = REFIT_ASSUMPTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualToRetrain:
+    """Proved: core and user weights are those of training both without the forgotten samples."""
+
+    statistics: str
+    weights: str
+    weight_values: str
+    theorem: str = TRAINED_WITHOUT
+    assumptions: tuple[str, ...] = RETRAIN_ASSUMPTIONS
+
+
+Proved = EqualToRefit | EqualToRetrain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Measured by an audit: what was seen, with its interval and the audit's power. Never a proof."""
+
+    audit: str
+    access: str
+    metric: str
+    value: str
+    ci95: tuple[str, str]
+    n: int
+    threshold: str
+    passed: bool
+    planted: int
+    caught: int
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Measured: `correct` of `n` rows, with the 95 % interval of the fraction as decimal texts."""
+
+    correct: int
+    n: int
+    ci95: tuple[str, str]
+
+
+Cell = Accuracy | Literal["withheld"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utility:
+    """Measured: one split before forgetting, after it, and retrained."""
+
+    metric: str
+    split: str
+    before: Cell
+    after: Cell
+    retrained: Cell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce:
+    """How to run it again: `expunge reproduce`, over the dataset with this digest."""
+
+    command: str
+    dataset: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why nothing was published."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Everything a certificate says. No clock, no fence, no place in the log: the same facts give the same bytes."""
+
+    issuer: str
+    """A URI."""
+    issued_at: str
+    """The job's submission time."""
+    job_id: str
+    policy: Policy
+    model: Model
+    method: Method
+    reproduce: Reproduce
+    request: Request | None = None
+    """None for the first fit."""
+    dispositions: Mapping[str, int] | None = None
+    """Samples by disposition; those left out are 0."""
+    emptied_classes: tuple[str, ...] = ()
+    """Classes that the request left without any user sample."""
+    guarantees: tuple[Proved, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    utility: tuple[Utility, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    """What holds for the whole statement; a guarantee's own stand beside it."""
+    limitations: tuple[str, ...] = LIMITATIONS
+    still_in_force: tuple[str, ...] = ()
+    """sha256 of earlier statements whose forgotten samples are absent from this version too."""
+    refusal: Refusal | None = None
