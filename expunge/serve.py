@@ -1,0 +1,104 @@
+"""`expunge serve`: the whole service in one process, with one warm child for the computing. No server to install."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from service import auth
+from service.app import create_app
+from service.db import now
+from service.dispatcher import Dispatcher, recover
+from service.home import Home, open_home
+from service.settings import Settings
+from workers.runner import Runner
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class NotLoopback(Exception):
+    """The embedded service speaks plain HTTP and must not leave the machine."""
+
+
+def serve(settings: Settings, *, key_file: Path | None, announce: Any) -> None:
+    """Run until SIGINT or SIGTERM. Killed at any moment and started again, it finishes what it had accepted.
+
+    Args:
+        key_file: where to write the first API key (mode 0600) instead of announcing it.
+        announce: called with one line of text at a time: the address, and the first key, once.
+
+    Raises:
+        NotLoopback, DataDirectoryInUse.
+    """
+    if settings.host not in LOOPBACK:
+        raise NotLoopback(f"the embedded service listens on loopback only, not on {settings.host}; put a TLS proxy in front of it")
+    _log()
+    home = open_home(settings)
+    try:
+        recover(home)
+        first = _first_key(home, key_file)
+        listener = socket.create_server((settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+        address = f"http://{'[::1]' if ':' in settings.host else settings.host}:{listener.getsockname()[1]}"
+        announce(f"listening on {address}")
+        if first:
+            announce(f"first API key, shown once: {first}")
+        _run(home, listener)
+    finally:
+        home.close()
+
+
+def _run(home: Home, listener: socket.socket) -> None:
+    hint = threading.Event()
+    runner, dispatcher = Runner(home, hint), Dispatcher(home, hint.set)
+    threads = [threading.Thread(target=runner.run, name="runner"), threading.Thread(target=dispatcher.run, name="dispatcher")]
+    for thread in threads:
+        thread.start()
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(home), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    )
+    try:
+        server.run(sockets=[listener])
+    finally:
+        runner.stop()
+        dispatcher.stop()
+        for thread in threads:
+            thread.join()
+
+
+def _first_key(home: Home, key_file: Path | None) -> str | None:
+    """Make a key with every scope if there is none. Returns it, unless it went to `key_file`."""
+    with home.db.write() as session:
+        if auth.any_key(session):
+            return None
+        _, token = auth.create(session, name="first", scopes=list(auth.SCOPES), now=now())
+        if key_file is None:
+            return token
+        # Written before the commit: a key that nobody can read must not exist.
+        key_file.touch(mode=0o600)
+        key_file.write_text(token + "\n")
+    return None
+
+
+def _log() -> None:
+    """Structured lines on stderr: events and ids, never data."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("alembic", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

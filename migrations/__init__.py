@@ -1,0 +1,1 @@
+"""Alembic migrations; file names say what changed."""

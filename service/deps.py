@@ -1,0 +1,94 @@
+"""What endpoints ask for: the open home, the caller, the idempotency key, and how to look a record up."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import auth
+from service.auth import Caller
+from service.home import Home
+from service.problem import not_found
+from service.tables import Dataset, Job, Model, Version
+
+
+def _home(request: Request) -> Home:
+    home: Home = request.app.state.home
+    return home
+
+
+OpenHome = Annotated[Home, Depends(_home)]
+
+
+def caller(home: OpenHome, authorization: Annotated[str | None, Header()] = None) -> Caller:
+    with home.db.read() as session:
+        return auth.authenticate(session, authorization)
+
+
+AnyCaller = Annotated[Caller, Depends(caller)]
+IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
+
+
+def needs(scope: str) -> Any:
+    """A dependency: the caller, who must have `scope`."""
+
+    def check(caller: AnyCaller) -> Caller:
+        caller.need(scope)
+        return caller
+
+    return Depends(check)
+
+
+MayForget = Annotated[Caller, needs("forget:create")]
+MayReadRequests = Annotated[Caller, needs("forget:read")]
+MayRead = Annotated[Caller, needs("model:read")]
+MayDownload = Annotated[Caller, needs("model:download")]
+MayAdmin = Annotated[Caller, needs("model:admin")]
+
+
+def tag_of(home: Home, route: str, body: BaseModel | str) -> str:
+    """A keyed hash of what was sent to a route: tells equal bodies without keeping them."""
+    text = body if isinstance(body, str) else body.model_dump_json()
+    return hmac.digest(home.secret, f"{route}\n{text}".encode(), hashlib.sha256).hex()
+
+
+def model_named(session: Session, name: str) -> Model:
+    model = session.scalars(select(Model).where(Model.name == name)).first()
+    if model is None:
+        raise not_found("model")
+    return model
+
+
+def dataset_named(session: Session, name: str) -> Dataset:
+    """A data set by name or id."""
+    dataset = session.scalars(select(Dataset).where((Dataset.name == name) | (Dataset.id == name))).first()
+    if dataset is None:
+        raise not_found("dataset")
+    return dataset
+
+
+def version_named(session: Session, model: Model, name: str) -> Version:
+    """A version by number, by the sha256 of its statement, or `@latest-certified`."""
+    versions = select(Version).where(Version.model_id == model.id)
+    if name == "@latest-certified":
+        found = session.scalars(versions.where(Version.state == "certified").order_by(Version.number.desc())).first()
+    elif name.isascii() and name.isdigit() and len(name) < 10:
+        found = session.get(Version, (model.id, int(name)))
+    else:
+        found = session.scalars(versions.where(Version.statement == name)).first()
+    if found is None:
+        raise not_found("version")
+    return found
+
+
+def job_with(session: Session, job_id: str) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise not_found("job")
+    return job

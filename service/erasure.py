@@ -1,0 +1,96 @@
+"""What was forgotten is nowhere afterwards: due shreds are carried out, requests end when theirs are done, orphans are swept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import rfc8785
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import log, requests
+from service.db import now
+from service.home import Home
+from service.tables import Dataset, DatasetBlock, Model, ModelBlock, Request, Shred, Version
+
+
+def schedule(session: Session, blobs: Iterable[str], *, job_id: str | None, what: str, due_at: datetime) -> None:
+    for blob in blobs:
+        known = session.get(Shred, blob)
+        if known is None:
+            session.add(Shred(blob=blob, job_id=job_id, what=what, due_at=due_at))
+        elif known.done_at is None and due_at < known.due_at:
+            known.due_at = due_at
+
+
+def carry_out(home: Home) -> int:
+    """Destroy every blob that is due, log each, and end the requests that waited for it. Returns how many were destroyed.
+
+    A crash at any point is harmless: shredding what is already gone succeeds, and the row is marked in the log's transaction.
+    """
+    with home.erasing:
+        with home.db.read() as session:
+            due = list(
+                session.scalars(select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= now()).order_by(Shred.due_at, Shred.blob))
+            )
+        for shred in due:
+            home.vault.shred(shred.blob)
+        if due:
+            with home.db.write() as session:
+                _record(session, due)
+    return len(due)
+
+
+def _record(session: Session, done: list[Shred]) -> None:
+    moment = now()
+    for shred in done:
+        row = session.get(Shred, shred.blob)
+        assert row is not None
+        row.done_at = moment
+        log.append(session, rfc8785.dumps({"type": "shredded", "blob": shred.blob, "what": shred.what}), moment)
+    session.flush()
+    for job_id in {s.job_id for s in done if s.job_id}:
+        if not unfinished(session, job_id, moment):
+            requests.end(session, job_id, moment)
+
+
+def referenced(session: Session) -> set[str]:
+    """Every blob that some record still points at."""
+    found: set[str] = set()
+    for dataset in session.scalars(select(Dataset)):
+        found.update(b for b in (dataset.source_blob, dataset.index_blob) if b)
+    found.update(session.scalars(select(DatasetBlock.blob)))
+    for model in session.scalars(select(Model)):
+        found.update((model.state_blobs or {}).values())
+        found.update(b for b in (model.given_core_blob,) if b)
+    found.update(session.scalars(select(ModelBlock.blob)))
+    for request in session.execute(select(Request.body_blob, Request.receipts_blob)):
+        found.update(b for b in request if b)
+    for files in session.scalars(select(Version.files)):
+        found.update(f["blob"] for f in files.values())
+    found.update(session.scalars(select(Shred.blob)))
+    return found
+
+
+def sweep_orphans(home: Home, *, prefix: str = "") -> int:
+    """Destroy blobs that no record points at: what a killed job or a broken upload left behind.
+
+    Only safe for blobs that nobody can still be writing: at start, or for the prefix of a job's lost claims.
+    """
+    stored = list(home.vault.ids(prefix))
+    if not stored:
+        return 0
+    with home.db.read() as session:
+        known = referenced(session)
+    orphans = [b for b in stored if b not in known]
+    for blob in orphans:
+        home.vault.shred(blob)
+    return len(orphans)
+
+
+def unfinished(session: Session, job_id: str, by: datetime) -> bool:
+    """True while something of this job is still due to be destroyed at or before `by`."""
+    return (
+        session.scalars(select(Shred.blob).where(Shred.job_id == job_id, Shred.done_at.is_(None), Shred.due_at <= by)).first() is not None
+    )

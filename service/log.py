@@ -1,0 +1,34 @@
+"""The transparency log: one append-only RFC 6962 tree over every certificate and every destroyed blob."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from expunge import merkle
+from service.certificates import Signer
+from service.tables import LogLeaf
+
+
+def append(session: Session, leaf: bytes, now: datetime) -> tuple[int, bytes, list[bytes]]:
+    """Append one leaf in O(log n).
+
+    Returns the tree's size with it, the root, and the leaf's inclusion path at that size.
+    """
+    last = session.scalars(select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)).first()
+    size, peaks = (last.index + 1, [bytes.fromhex(p) for p in last.peaks]) if last else (0, [])
+    grown = merkle.append(peaks, size, leaf)
+    session.add(LogLeaf(index=size, leaf=leaf, leaf_hash=merkle.leaf_hash(leaf).hex(), peaks=[p.hex() for p in grown.peaks], at=now))
+    session.flush()
+    return size + 1, grown.root, list(grown.path)
+
+
+def origin(signer: Signer) -> str:
+    """The log's name in its checkpoints."""
+    return f"expunge/{signer.fingerprint[:16]}"
+
+
+def leaf_hashes(session: Session) -> list[bytes]:
+    return [bytes.fromhex(h) for h in session.scalars(select(LogLeaf.leaf_hash).order_by(LogLeaf.index))]

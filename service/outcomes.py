@@ -1,0 +1,185 @@
+"""How jobs end: each function is one transaction, and only counts if the worker's fence is still the row's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from service import erasure, jobs, log, requests
+from service.jobs import Claim
+from service.states import JobState
+from service.tables import Certificate, Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Tombstone, Version
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signed statement on its way into the record."""
+
+    digest: str
+    """sha256 of the statement."""
+    kind: str
+    files: Mapping[str, str]
+    """Everything but inclusion.json, which waits for the log position."""
+    leaf: bytes
+    """What the log hashes."""
+    inclusion: Callable[[int, int, bytes, bytes, list[bytes]], str]
+    """(index, size, leaf, root, path) -> the text of inclusion.json."""
+
+
+def validated(session: Session, held: Claim, outcome: Mapping[str, Any], now: datetime) -> None:
+    """A data set was read in full: its blocks and index stand, the uploaded file goes."""
+    dataset = _dataset(session, held)
+    session.add_all(DatasetBlock(dataset_id=dataset.id, **block) for block in outcome["blocks"])
+    assert dataset.source_blob is not None
+    erasure.schedule(session, [dataset.source_blob], job_id=None, what="uploaded file", due_at=now)
+    dataset.state, dataset.index_blob, dataset.summary, dataset.source_blob = "ready", outcome["index"], outcome["summary"], None
+    jobs.finish(session, held, state="done", now=now, seconds=outcome["seconds"])
+
+
+def fitted(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime) -> None:
+    """A model has its first version."""
+    model = _model(session, held)
+    session.add_all(ModelBlock(model_id=model.id, **block) for block in outcome["blocks"])
+    if model.given_core_blob:
+        erasure.schedule(session, [model.given_core_blob], job_id=None, what="uploaded core", due_at=now)
+    model.state, model.state_blobs, model.spec, model.given_core_blob = "ready", outcome["state"], outcome["spec"], None
+    statement = _sign_in(session, held, signed, now)
+    _add_version(session, model, held, outcome, statement, now)
+    jobs.finish(session, held, state="done", now=now, version=1, statement=statement, seconds=outcome["seconds"])
+
+
+def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime, rollback: timedelta) -> None:
+    """The new version, its certificate and its log leaf appear; the parent is withdrawn; the forgotten rows are due to go."""
+    model, dataset = _model(session, held), _dataset(session, held)
+    parent = latest(session, model.id)
+    assert parent is not None and parent.number == outcome["parent"]
+    old = _swap_blocks(session, ModelBlock, ModelBlock.model_id, model.id, outcome["blocks"])
+    old += _swap_blocks(session, DatasetBlock, DatasetBlock.dataset_id, dataset.id, outcome["dataset_blocks"])
+    if outcome["dataset_index"]:
+        assert dataset.index_blob is not None
+        old.append(dataset.index_blob)
+        dataset.index_blob, dataset.summary = outcome["dataset_index"], outcome["summary"]
+    old += [b for name, b in (model.state_blobs or {}).items() if outcome["state"][name] != b]
+    model.state_blobs, model.spec = outcome["state"], outcome["spec"]
+    session.add_all(Tombstone(model_id=model.id, tag=tag) for tag in outcome["tombstones"])
+    _conclude(session, held.job_id, outcome["requests"], now)
+    erasure.schedule(session, old, job_id=held.job_id, what="rows and statistics of a forget set", due_at=now)
+    kept = {f["blob"] for f in outcome["files"].values()}
+    for version in session.scalars(select(Version).where(Version.model_id == model.id)):
+        gone = [f["blob"] for f in version.files.values() if f["blob"] not in kept]
+        erasure.schedule(session, gone, job_id=held.job_id, what="weights of a withdrawn version", due_at=now + rollback)
+    parent.state, parent.withdrawn_at = "withdrawn", now
+    statement = _sign_in(session, held, signed, now)
+    number = _add_version(session, model, held, outcome, statement, now)
+    jobs.finish(session, held, state="done", now=now, version=number, statement=statement, seconds=outcome["seconds"])
+
+
+def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed | None, now: datetime) -> None:
+    """No user row was found to forget: no version. A job whose every request is refused ends refused, with a signed statement."""
+    _conclude(session, held.job_id, outcome["requests"], now)
+    statement = _sign_in(session, held, signed, now) if signed else None
+    state: JobState = "refused" if signed else "done"
+    jobs.finish(session, held, state=state, now=now, statement=statement, seconds=outcome["seconds"], error=outcome.get("refusal"))
+
+
+def failed(session: Session, held: Claim, error: Mapping[str, Any], now: datetime) -> None:
+    """The job could not run, and would not the next time either."""
+    jobs.finish(session, held, state="failed", now=now, error=error)
+    after_failure(session, held.job_id, error, now)
+
+
+def after_failure(session: Session, job_id: str, error: Mapping[str, Any], now: datetime) -> None:
+    """What else ends when a job ends failed: its requests, the data set or the model that waited for it."""
+    job = session.get(Job, job_id)
+    assert job is not None
+    for request in requests.of_job(session, job_id):
+        request.state, request.finished_at = "failed", now
+        drop_body(session, request, now)
+    if job.kind == "validate":
+        dataset = session.get(Dataset, job.dataset_id)
+        assert dataset is not None
+        dataset.state, dataset.error = "failed", dict(error)
+        if dataset.source_blob:
+            erasure.schedule(session, [dataset.source_blob], job_id=None, what="uploaded file", due_at=now)
+            dataset.source_blob = None
+    if job.kind == "fit":
+        model = session.get(Model, job.model_id)
+        assert model is not None
+        model.state, model.error = "failed", dict(error)
+
+
+def drop_body(session: Session, request: Request, now: datetime) -> None:
+    """What was asked is personal data: it goes as soon as nobody needs it."""
+    if request.body_blob:
+        erasure.schedule(session, [request.body_blob], job_id=request.job_id, what="body of a request", due_at=now)
+        request.body_blob = None
+
+
+def latest(session: Session, model_id: str) -> Version | None:
+    """The latest certified version: the parent of the next."""
+    return session.scalars(
+        select(Version).where(Version.model_id == model_id, Version.state == "certified").order_by(Version.number.desc())
+    ).first()
+
+
+def _conclude(session: Session, job_id: str, results: Mapping[str, Any], now: datetime) -> None:
+    for request in requests.of_job(session, job_id):
+        result = results[request.id]
+        request.dispositions, request.receipts_blob = result["dispositions"], result.get("receipts")
+        drop_body(session, request, now)
+
+
+def _sign_in(session: Session, held: Claim, signed: Signed, now: datetime) -> str:
+    size, root, path = log.append(session, signed.leaf, now)
+    files = dict(signed.files) | {"inclusion.json": signed.inclusion(size - 1, size, signed.leaf, root, path)}
+    session.add(Certificate(statement=signed.digest, kind=signed.kind, job_id=held.job_id, files=files))
+    session.flush()
+    return signed.digest
+
+
+def _add_version(session: Session, model: Model, held: Claim, outcome: Mapping[str, Any], statement: str, now: datetime) -> int:
+    number = (session.scalar(select(func.max(Version.number)).where(Version.model_id == model.id)) or 0) + 1
+    session.add(
+        Version(
+            model_id=model.id,
+            number=number,
+            state="certified",
+            job_id=held.job_id,
+            statement=statement,
+            files=outcome["files"],
+            facts={"method": outcome["method"], "utility": outcome["utility"]},
+            created_at=now,
+        )
+    )
+    session.flush()
+    return number
+
+
+def _swap_blocks(session: Session, table: Any, owner: Any, owner_id: str, changed: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Point the changed blocks at their rewritten blobs; drop the emptied ones. Returns the old blobs."""
+    old = []
+    for block in changed:
+        row = session.get(table, (owner_id, block["number"]))
+        if row is not None:
+            old.append(row.blob)
+        if not block["rows"]:
+            session.execute(delete(table).where(owner == owner_id, table.number == block["number"]))
+        elif row is None:
+            session.add(table(**{owner.key: owner_id}, **block))
+        else:
+            row.blob, row.rows = block["blob"], block["rows"]
+    return old
+
+
+def _dataset(session: Session, held: Claim) -> Dataset:
+    dataset = session.scalars(select(Dataset).join(Job, Job.dataset_id == Dataset.id).where(Job.id == held.job_id)).one()
+    return dataset
+
+
+def _model(session: Session, held: Claim) -> Model:
+    return session.scalars(select(Model).join(Job, Job.model_id == Model.id).where(Job.id == held.job_id)).one()

@@ -1,0 +1,159 @@
+"""The legal side of forgetting: a request is received on a day, has a due date, joins a job, and ends with dispositions."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import ids, jobs
+from service.auth import Caller
+from service.problem import Problem, at, not_found
+from service.schemas import ForgetBody, RequestOut
+from service.states import FINAL_REQUEST, RequestState
+from service.tables import Job, Model, Request
+
+WHY = {
+    "exact": "The user weights are linear in fixed integer features: removing rows gives the very bits that refitting without them gives. "
+    "Rows of the core are answered `core_sample`; method `retrain` removes those too.",
+    "retrain": "Core and user weights are trained again without the rows: exact by definition, and the only way to forget a core sample.",
+    "zero": "All user rows go: user weights of zero are what refitting on no user row gives, bit for bit.",
+}
+
+
+def month_later(start: datetime) -> datetime:
+    """One calendar month on; the last day of a shorter month (GDPR Art. 12(3); Regulation 1182/71 Art. 3)."""
+    year, month = (start.year + 1, 1) if start.month == 12 else (start.year, start.month + 1)
+    return start.replace(year=year, month=month, day=min(start.day, calendar.monthrange(year, month)[1]))
+
+
+def choose_method(model: Model, body: ForgetBody) -> str:
+    """The method that will be used; `auto` takes the strongest guarantee that the model's form allows.
+
+    Raises:
+        Problem: 422 `method_unsupported`, with what can be used instead.
+    """
+    everything = body.forget.kind == "everything"
+    allowed = ["zero"] if everything else ["exact"] if model.spec["core"] == "none" else ["exact", "retrain"]
+    if body.method == "auto":
+        return allowed[0]
+    if body.method not in allowed:
+        raise Problem(
+            422,
+            "method_unsupported",
+            f"This request on this model allows: auto, {', '.join(allowed)}.",
+            errors=[at("/method", "not supported here")],
+        )
+    return body.method
+
+
+def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime) -> Request:
+    """Accept a request and attach it to the model's one queued job, making the job if there is none."""
+    model = session.scalars(select(Model).where(Model.name == body.model)).first()
+    if model is None:
+        raise not_found("model")
+    if model.state != "ready":
+        raise Problem(
+            409,
+            "model_not_ready",
+            f"The model is {model.state}; it can forget once its first version is certified.",
+            headers={"Retry-After": "2"} if model.state == "fitting" else None,
+        )
+    method = choose_method(model, body)
+    job = jobs.queued_forget(session, model.id, method) or jobs.submit(
+        session, kind="forget", dataset_id=model.dataset_id, model_id=model.id, method=method, now=now
+    )
+    request = Request(
+        id=ids.new("req"),
+        model_id=model.id,
+        job_id=job.id,
+        caller=caller.id,
+        kind=body.forget.kind,
+        method=method,
+        why=WHY[method],
+        state="received",
+        reason=body.reason,
+        reference=body.reference,
+        body_blob=body_blob,
+        received_at=now,
+        due_at=month_later(now),
+    )
+    session.add(request)
+    session.flush()
+    return request
+
+
+def of_job(session: Session, job_id: str) -> list[Request]:
+    return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+
+
+def begin(session: Session, job_id: str) -> None:
+    for request in of_job(session, job_id):
+        request.state = "in_progress"
+
+
+def final_state(dispositions: Mapping[str, Any]) -> RequestState:
+    """How a request ends, from its counts: nothing refused is fulfilled; nothing but refused is refused; else partial."""
+    counts = dispositions["counts"]
+    refused = counts.get("core_sample", 0) + counts.get("refused", 0)
+    if not refused:
+        return "fulfilled"
+    return "partial" if counts.get("forgotten", 0) or counts.get("already_forgotten", 0) else "refused"
+
+
+def end(session: Session, job_id: str, now: datetime) -> None:
+    """Give every request of the job that has its dispositions its final state, and drop the pointer to what was asked."""
+    for request in of_job(session, job_id):
+        if request.state == "in_progress" and request.dispositions is not None:
+            request.state, request.finished_at, request.body_blob = final_state(request.dispositions), now, None
+
+
+def cancel(session: Session, request_id: str, now: datetime) -> Request:
+    """Take a request back. Its job is cancelled with its last request; a job that has begun can no longer be joined or left by halves.
+
+    Raises:
+        Problem: 404; 409 when the request has ended or its job publishes other people's requests too.
+    """
+    request = session.get(Request, request_id)
+    if request is None:
+        raise not_found("request")
+    if request.state in FINAL_REQUEST:
+        raise Problem(409, "request_ended", "The request has ended; nothing can be cancelled any more.")
+    job = session.get(Job, request.job_id)
+    assert job is not None
+    others = [r for r in of_job(session, job.id) if r.id != request.id]
+    if job.state == "running" and others:
+        raise Problem(409, "job_running", "Other requests are being carried out in the same job; it cannot be stopped for one of them.")
+    if jobs.is_final(job.state):
+        raise Problem(409, "job_ended", "The new version is published; what is left is destroying the old data.")
+    if not others:
+        jobs.cancel(session, job.id, now=now)
+    request.state, request.finished_at = "cancelled", now
+    return request
+
+
+def shown(session: Session, request: Request) -> RequestOut:
+    """A request as its caller sees it: never the ids."""
+    model, job = session.get(Model, request.model_id), session.get(Job, request.job_id)
+    assert model is not None
+    return RequestOut(
+        id=request.id,
+        model=model.name,
+        kind=request.kind,
+        state=request.state,
+        method=request.method,
+        why=request.why,
+        reason=request.reason,
+        reference=request.reference,
+        job=request.job_id,
+        version=job.version if job else None,
+        received_at=request.received_at,
+        due_at=request.due_at,
+        finished_at=request.finished_at,
+        dispositions=request.dispositions,
+        certificate=f"/jobs/{job.id}/certificate" if job and job.statement else None,
+    )

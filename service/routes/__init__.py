@@ -1,0 +1,1 @@
+"""HTTP: thin endpoints, one file a noun."""

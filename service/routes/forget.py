@@ -1,0 +1,172 @@
+"""POST /forget and the requests that it makes."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from expunge import merkle
+from service import erasure, idempotency, ids, requests
+from service.db import now
+from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
+from service.home import Home
+from service.idempotency import Stored
+from service.pages import LIMIT, link_next, page
+from service.problem import Problem, at, not_found
+from service.schemas import ForgetBody, ForgetSamples, Page, ReceiptBody, RequestOut
+from service.states import RequestState
+from service.tables import Dataset, Request
+
+router = APIRouter(tags=["forget"])
+
+
+@router.post("/forget", status_code=202, response_model=RequestOut)
+def forget(body: ForgetBody, home: OpenHome, caller: MayForget, response: Response, key: IdempotencyKey = None) -> Any:
+    """Ask a model to forget. Answers at once with a job to poll; the same `Idempotency-Key` returns the same answer."""
+    tag = tag_of(home, "POST /forget", body)
+    with home.db.read() as session:
+        stored = idempotency.recall(session, caller.id, key, tag)
+        if stored is None:
+            _check_against_data(session, body)
+    if stored is None:
+        stored = _accept(home, caller, body, key, tag)
+    response.headers.update(stored.headers)
+    return stored.body
+
+
+def _accept(home: Home, caller: Any, body: ForgetBody, key: str | None, tag: str) -> Stored:
+    # What is asked names people: it is sealed before the record learns of the request, and the record never sees it.
+    blob = home.vault.put(ids.new("up"), _sealed_form(body)).blob_id
+    kept = False
+    try:
+        with home.db.write() as session:
+            stored = idempotency.recall(session, caller.id, key, tag)
+            if stored is None:
+                request = requests.receive(session, caller, body, body_blob=blob, now=now())
+                shown = requests.shown(session, request).model_dump(mode="json")
+                stored = Stored(202, {"Location": f"/jobs/{request.job_id}", "Retry-After": "1"}, shown)
+                idempotency.keep(session, caller.id, key, tag, stored, now())
+                kept = True
+    finally:
+        if not kept:
+            home.vault.shred(blob)
+    home.wake.set()
+    return stored
+
+
+def _sealed_form(body: ForgetBody) -> bytes:
+    asked = body.forget.model_dump(mode="json")
+    return json.dumps(asked | {"seed": secrets.token_hex(32)}).encode()
+
+
+def _check_against_data(session: Session, body: ForgetBody) -> None:
+    """Refuse a `where` that the data set's columns cannot answer.
+
+    Raises:
+        Problem: 404, 422.
+    """
+    model = model_named(session, body.model)
+    dataset = session.get(Dataset, model.dataset_id)
+    if not isinstance(body.forget, ForgetSamples) or body.forget.where is None or dataset is None or dataset.summary is None:
+        return
+    where, summary = body.forget.where, dataset.summary
+    if where.label is not None and isinstance(where.label, str) != summary["text_labels"]:
+        kind = "text" if summary["text_labels"] else "a whole number"
+        raise Problem(422, "label_type", f"Labels of this data set are {kind}.", errors=[at("/forget/where/label", f"must be {kind}")])
+    if set(where.attributes) - set(summary["attributes"]):
+        raise Problem(
+            422,
+            "attribute_unknown",
+            f"This data set has the attributes: {', '.join(summary['attributes']) or 'none'}.",
+            errors=[at("/forget/where/attributes", "names an attribute that the data set does not have")],
+        )
+
+
+@router.get("/forget", response_model=Page)
+def list_requests(
+    home: OpenHome,
+    caller: MayReadRequests,
+    response: Response,
+    state: RequestState | None = None,
+    model: str | None = None,
+    due_before: datetime | None = None,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = LIMIT,
+) -> Any:
+    """Requests, newest first."""
+    with home.db.read() as session:
+        query = select(Request)
+        if state:
+            query = query.where(Request.state == state)
+        if model:
+            query = query.where(Request.model_id == model_named(session, model).id)
+        if due_before:
+            query = query.where(Request.due_at < (due_before if due_before.tzinfo else due_before.replace(tzinfo=UTC)))
+        rows, cursor = page(session, query, Request.id, after, limit)
+        link_next(response, "/forget", cursor)
+        return {"items": [requests.shown(session, r) for r in rows], "next": cursor}
+
+
+@router.get("/forget/{request_id}", response_model=RequestOut)
+def get_request(request_id: str, home: OpenHome, caller: MayReadRequests) -> Any:
+    """One request with its dispositions: counts, and a word for each id in the order in which they were sent."""
+    with home.db.read() as session:
+        return requests.shown(session, _request(session, request_id))
+
+
+@router.post("/forget/{request_id}/cancel", response_model=RequestOut)
+def cancel(request_id: str, home: OpenHome, caller: MayForget) -> Any:
+    """Take a request back, as long as nothing is published."""
+    with home.db.write() as session:
+        request = requests.cancel(session, request_id, now())
+        if request.body_blob:
+            erasure.schedule(session, [request.body_blob], job_id=None, what="body of a request", due_at=now())
+            request.body_blob = None
+        shown = requests.shown(session, request)
+    home.wake.set()
+    return shown
+
+
+@router.post("/forget/{request_id}/receipts")
+def receipts(request_id: str, body: ReceiptBody, home: OpenHome, caller: MayReadRequests) -> dict[str, Any]:
+    """Receipts for samples that this request forgot: proof that each was in the forget set, revealing nobody else.
+
+    The service no longer knows the ids: send them. One receipt an id, null where it was not in this request's part of the set.
+    """
+    with home.db.read() as session:
+        request = _request(session, request_id)
+        if request.receipts_blob is None:
+            raise Problem(409, "no_receipts", "The request has forgotten nothing (yet); receipts exist once its version is published.")
+        kept = json.loads(home.vault.read(request.receipts_blob))
+    ordered = sorted(bytes.fromhex(v) for v in kept["values"])
+    salts = [bytes.fromhex(s) for s in kept["salts"]]
+    return {"commitment": asdict(merkle.commit(ordered)), "receipts": _receipts(body.ids, salts, ordered)}
+
+
+def _receipts(samples: list[str], salts: list[bytes], ordered: list[bytes]) -> list[dict[str, Any] | None]:
+    tree = merkle.levels([merkle.leaf_hash(v) for v in ordered])
+    place = {value: index for index, value in enumerate(ordered)}
+    found: list[dict[str, Any] | None] = []
+    for sample in samples:
+        salt = next((s for s in salts if merkle.value_of(s, sample) in place), None)
+        if salt is None:
+            found.append(None)
+            continue
+        index = place[merkle.value_of(salt, sample)]
+        path = tuple(step.hex() for step in merkle.path_in(tree, index))
+        found.append(asdict(merkle.Receipt(salt=salt.hex(), index=index, path=path)))
+    return found
+
+
+def _request(session: Session, request_id: str) -> Request:
+    request = session.get(Request, request_id)
+    if request is None:
+        raise not_found("request")
+    return request

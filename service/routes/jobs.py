@@ -1,0 +1,144 @@
+"""Jobs: poll, wait, follow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import jobs, requests
+from service.db import now
+from service.deps import MayRead, OpenHome, job_with
+from service.home import Home
+from service.pages import LIMIT, link_next, page
+from service.problem import not_found
+from service.schemas import JobOut, Page
+from service.states import JobState
+from service.tables import Certificate, Dataset, Job, Model
+
+router = APIRouter(tags=["jobs"])
+
+POLL = 0.05
+"""Seconds between two looks at a job that somebody waits for."""
+
+
+@router.get("/jobs", response_model=Page)
+def list_jobs(
+    home: OpenHome,
+    caller: MayRead,
+    response: Response,
+    state: JobState | None = None,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = LIMIT,
+) -> Any:
+    """Jobs, newest first."""
+    with home.db.read() as session:
+        query = select(Job).where(Job.state == state) if state else select(Job)
+        rows, cursor = page(session, query, Job.id, after, limit)
+        link_next(response, "/jobs", cursor)
+        return {"items": [shown(session, job) for job in rows], "next": cursor}
+
+
+@router.get("/jobs/{job_id}", response_model=JobOut)
+async def get_job(
+    job_id: str, home: OpenHome, caller: MayRead, response: Response, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
+) -> Any:
+    """A job now; with `wait`, as soon as it ends or after that many seconds."""
+    deadline = time.monotonic() + wait
+    while True:
+        job = await run_in_threadpool(_look, home, job_id)
+        if jobs.is_final(job.state) or time.monotonic() >= deadline:
+            break
+        await asyncio.sleep(POLL)
+    if not jobs.is_final(job.state):
+        response.headers["Retry-After"] = "1"
+    return job
+
+
+def _known(job_id: str, home: OpenHome) -> str:
+    _look(home, job_id)
+    return job_id
+
+
+@router.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+async def follow(
+    home: OpenHome,
+    caller: MayRead,
+    job_id: Annotated[str, Depends(_known)],
+    last: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """What happens to a job, as it happens: numbered events, and `progress` between them. Resumes after `Last-Event-ID`."""
+    seen, told = (int(last) if last and last.isascii() and last.isdigit() else 0), None
+    while True:
+        events, job = await run_in_threadpool(_since, home, job_id, seen)
+        for event in events:
+            seen = event.id
+            yield ServerSentEvent(id=str(event.id), event=event.kind, data={"at": event.at.isoformat()} | event.data)
+        if jobs.is_final(job.state):
+            yield ServerSentEvent(event="end", data=job.model_dump(mode="json"))
+            return
+        if told != (job.phase, job.progress):
+            told = (job.phase, job.progress)
+            yield ServerSentEvent(event="progress", data={"phase": job.phase, "progress": job.progress, "eta_seconds": job.eta_seconds})
+        await asyncio.sleep(POLL * 2)
+
+
+@router.get("/jobs/{job_id}/certificate")
+def certificate_of(job_id: str, home: OpenHome, caller: MayRead) -> Response:
+    """The signed statement that a job ended with: of its version, or of its refusal."""
+    with home.db.read() as session:
+        job = job_with(session, job_id)
+        found = session.get(Certificate, job.statement) if job.statement else None
+        if found is None:
+            raise not_found("certificate")
+        return Response(found.files["certificate.sigstore.json"], media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
+
+
+def shown(session: Session, job: Job) -> JobOut:
+    model = session.get(Model, job.model_id) if job.model_id else None
+    dataset = session.get(Dataset, job.dataset_id)
+    assert dataset is not None
+    return JobOut(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        model=model.name if model else None,
+        dataset=dataset.name,
+        method=job.method,
+        phase=job.phase,
+        progress=round(job.progress, 4),
+        eta_seconds=_eta(job),
+        attempt=job.attempt,
+        version=job.version,
+        requests=[r.id for r in requests.of_job(session, job.id)],
+        error=job.error,
+        seconds=job.seconds,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+    )
+
+
+def _eta(job: Job) -> float | None:
+    """Seconds left if the rest goes as fast as what is done; None before a twentieth is."""
+    if job.state != "running" or job.started_at is None or job.progress < 0.05:
+        return None
+    return round((now() - job.started_at).total_seconds() * (1 - job.progress) / job.progress, 1)
+
+
+def _look(home: Home, job_id: str) -> JobOut:
+    with home.db.read() as session:
+        return shown(session, job_with(session, job_id))
+
+
+def _since(home: Home, job_id: str, seen: int) -> tuple[list[Any], JobOut]:
+    with home.db.read() as session:
+        job = job_with(session, job_id)  # before its events: an end seen here has its event already written
+        return jobs.events_after(session, job_id, seen), shown(session, job)

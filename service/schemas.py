@@ -1,0 +1,241 @@
+"""What comes in and what goes out: every body is checked here, once, and trusted inside."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from service.auth import Scope
+from service.states import DatasetState, JobState, ModelState, RequestState, VersionState
+
+Name = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+SampleId = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+Label = StrictInt | Annotated[StrictStr, Field(max_length=256)]
+Value = StrictStr | StrictInt | StrictFloat | StrictBool
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Method = Literal["exact", "retrain", "zero"]
+"""The names in `models/forget`; `auto` chooses among them."""
+Reason = Literal["gdpr-17", "consent-withdrawn", "ccpa-1798.105", "court-order", "data-quality", "other"]
+
+
+class In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Where(In):
+    """Rows whose label and attributes equal all of these."""
+
+    label: Label | None = None
+    attributes: Annotated[dict[str, Value], Field(max_length=50)] = {}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Where:
+        if self.label is None and not self.attributes:
+            raise ValueError("name a label or at least one attribute")
+        return self
+
+
+class ForgetSamples(In):
+    """Ids, subjects and `where` are united. Ids that the data set does not hold are answered `not_found`."""
+
+    kind: Literal["samples"]
+    ids: Annotated[list[SampleId], Field(max_length=1_000_000)] = []
+    subjects: Annotated[list[SampleId], Field(max_length=100_000)] = []
+    where: Where | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> ForgetSamples:
+        if not (self.ids or self.subjects or self.where):
+            raise ValueError("the forget set is empty: give ids, subjects or where (or kind `everything`)")
+        return self
+
+
+class ForgetEverything(In):
+    """All user rows of the model: the user weights become zero."""
+
+    kind: Literal["everything"]
+
+
+class ForgetBody(In):
+    model: Name
+    forget: Annotated[ForgetSamples | ForgetEverything, Field(discriminator="kind")]
+    method: Literal["auto"] | Method = "auto"
+    reason: Reason | None = None
+    reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
+
+
+class ArchitectureIn(In):
+    """A named network. Options that a network does not have are refused by the fit, by name."""
+
+    name: Literal["linear", "mlp", "convnet", "convnet7", "resnet20", "resnet18"]
+    activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
+    taps: Annotated[list[StrictStr], Field(min_length=1, max_length=32)] | None = None
+    bottleneck: StrictStr | None = None
+    hidden: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(max_length=8)] | None = None
+
+
+class TrainingIn(In):
+    """What to change in the architecture's own training defaults."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    batch: Annotated[int, Field(ge=2, le=65_536)] | None = None
+    rate: Positive | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    augment: bool | None = None
+    threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Part of the result: another number gives other last bits. Default 1."""
+
+
+class ModelBody(In):
+    name: Name
+    dataset: StrictStr
+    architecture: ArchitectureIn
+    core: Literal["train", "upload", "none"] = "train"
+    """Train the core on core rows; wait for PUT /models/{m}/core; or no core at all (a plain linear model)."""
+    training: TrainingIn = TrainingIn()
+    classes: Annotated[list[Label], Field(min_length=2, max_length=10_000)] | None = None
+    linearize: Literal[None] = None
+    target: Positive = 5.0
+    """Size a of the one-hot target."""
+    ridge: Positive | None = None
+    """L of the sum form; chosen on core data when absent."""
+    expected_rows: Annotated[int, Field(ge=1)] | None = None
+    """At most about so many user rows: more than float64 can sum exactly are refused. Default: as many as there are core rows."""
+    range: Positive | None = None
+    """`core: none` only: inputs are divided by this."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelBody:
+        if self.core == "none" and (self.ridge is None or self.range is None or self.classes is None):
+            raise ValueError("core `none` needs ridge, range and classes: there are no core rows to choose them from")
+        if self.core == "none" and self.architecture.name != "linear":
+            raise ValueError("core `none` is the plain linear model: use architecture `linear`")
+        if self.core != "none" and self.range is not None:
+            raise ValueError("range belongs to core `none` only")
+        if self.classes and len(set(map(repr, self.classes))) != len(self.classes):
+            raise ValueError("classes must be distinct")
+        if self.classes and len({type(c) for c in self.classes}) != 1:
+            raise ValueError("classes must be all numbers or all text")
+        return self
+
+
+class KeyBody(In):
+    name: Name
+    scopes: Annotated[list[Scope], Field(min_length=1)]
+
+
+class KeyOut(Out):
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class NewKeyOut(KeyOut):
+    key: str
+    """Shown once."""
+
+
+class DatasetOut(Out):
+    id: str
+    name: str
+    state: DatasetState
+    sha256: str
+    summary: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    job: str | None
+
+
+class ModelOut(Out):
+    id: str
+    name: str
+    dataset: str
+    state: ModelState
+    spec: dict[str, Any]
+    error: dict[str, Any] | None
+    latest_certified: int | None
+    created_at: datetime
+    job: str | None
+
+
+class FileOut(Out):
+    name: str
+    sha256: str
+    size: int
+    url: str
+
+
+class VersionOut(Out):
+    model: str
+    number: int
+    digest: str
+    """sha256 of the signed statement."""
+    state: VersionState
+    job: str
+    created_at: datetime
+    withdrawn_at: datetime | None
+    successor: str | None
+    method: str
+    utility: list[Any]
+    files: list[FileOut]
+    certificate: str
+
+
+class JobOut(Out):
+    id: str
+    kind: str
+    state: JobState
+    model: str | None
+    dataset: str
+    method: str | None
+    phase: str | None
+    progress: float
+    eta_seconds: float | None
+    attempt: int
+    version: int | None
+    """The version that this job published, once it is done."""
+    requests: list[str]
+    error: dict[str, Any] | None
+    seconds: dict[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RequestOut(Out):
+    id: str
+    model: str
+    kind: str
+    state: RequestState
+    method: str
+    why: str
+    reason: str | None
+    reference: str | None
+    job: str | None
+    version: int | None
+    received_at: datetime
+    due_at: datetime
+    finished_at: datetime | None
+    dispositions: dict[str, Any] | None
+    """Counts, and one word for each id in the order in which the request gave them; the ids themselves are gone by then."""
+    certificate: str | None
+
+
+class ReceiptBody(In):
+    ids: Annotated[list[SampleId], Field(min_length=1, max_length=10_000)]
+
+
+class Page(Out):
+    items: list[Any]
+    next: str | None

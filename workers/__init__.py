@@ -1,0 +1,1 @@
+"""Where the record and the mathematics meet: a runner supervises one warm child process that carries jobs out."""

@@ -1,0 +1,30 @@
+"""Where the computation runs: the facts that its last bits depend on."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.linear.solve import THREADS
+
+
+def hardware() -> dict[str, str | int]:
+    """The environment for which equal bits are claimed: processor, torch build, LAPACK build, threads of the solve."""
+    built = np.show_config(mode="dicts")  # type: ignore[call-overload, unused-ignore]
+    lapack = built["Build Dependencies"]["lapack"]
+    return {"cpu": _cpu(), "torch": torch.__version__, "lapack": f"{lapack['name']} {lapack['version']}", "threads": THREADS}
+
+
+def deterministic() -> None:
+    """Refuse operations whose bits change from run to run."""
+    torch.use_deterministic_algorithms(True)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return f"{model or 'unknown'} ({platform.machine()})"

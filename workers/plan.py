@@ -1,0 +1,67 @@
+"""A plan: everything a step needs to know, read from the record in one moment. The child has no database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service import outcomes, requests
+from service.home import Home
+from service.jobs import Claim
+from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Tombstone
+
+
+def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
+    job = session.get(Job, held.job_id)
+    assert job is not None
+    dataset = session.get(Dataset, job.dataset_id)
+    assert dataset is not None
+    common: dict[str, Any] = {"kind": job.kind, "prefix": f"{prefix_of_job(job.id)}{held.fence}-"}
+    if job.kind == "validate":
+        return common | {"source": dataset.source_blob, "max_rows": home.settings.max_rows, "max_expansion": home.settings.max_expansion}
+    model = session.get(Model, job.model_id)
+    assert model is not None
+    common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
+    if job.kind == "fit":
+        return common | {"given_core": model.given_core_blob}
+    return common | _forget(session, home, job, model)
+
+
+def prefix_of_job(job_id: str) -> str:
+    return f"{job_id}-"
+
+
+def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:
+    blocks = session.execute(
+        select(DatasetBlock.number, DatasetBlock.blob).where(DatasetBlock.dataset_id == dataset.id).order_by(DatasetBlock.number)
+    ).all()
+    assert dataset.summary is not None
+    return {
+        "blocks": [list(b) for b in blocks],
+        "index": dataset.index_blob,
+        "shape": dataset.summary["shape"],
+        "text_labels": dataset.summary["text_labels"],
+    }
+
+
+def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, Any]:
+    parent = outcomes.latest(session, model.id)
+    assert parent is not None
+    blocks = session.execute(
+        select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == model.id).order_by(ModelBlock.number)
+    ).all()
+    others = session.scalars(select(Model).where(Model.dataset_id == model.dataset_id, Model.id != model.id))
+    return {
+        "method": job.method,
+        "model_id": model.id,
+        "parent": parent.number,
+        "files": parent.files,
+        "state": model.state_blobs,
+        "blocks": [list(b) for b in blocks],
+        "others": [{"name": o.name, "index": o.state_blobs["index"]} for o in others if o.state_blobs],
+        "requests": [{"id": r.id, "body": r.body_blob} for r in requests.of_job(session, job.id)],
+        "secret": home.secret.hex(),
+        "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),
+    }

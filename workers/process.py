@@ -1,0 +1,86 @@
+"""The child's process as the runner sees it: started once, kept warm, spoken to in JSON lines, killed when in doubt."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from service.settings import Settings
+
+
+class ChildDied(Exception):
+    """The child's pipe closed: it crashed, was killed, or ran out of memory."""
+
+
+class Child:
+    """One warm process. Lives longer than a job, shorter than the runner: a cancelled job takes it along."""
+
+    def __init__(self, settings: Settings) -> None:
+        environment = dict(os.environ) | {"PYTHONHASHSEED": "0"}
+        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
+            [sys.executable, "-m", "workers.child", str(settings.blobs_path), str(settings.keys_path / "blobs")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.hardware: dict[str, Any] = {}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_ready(self) -> None:
+        """Wait until torch is imported.
+
+        Raises:
+            ChildDied: it could not be.
+        """
+        if not self.hardware:
+            message = self.receive(timeout=None)
+            assert message is not None
+            self.hardware = message["ready"]
+
+    def send(self, plan: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(plan) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise ChildDied from error
+
+    def receive(self, timeout: float | None) -> dict[str, Any] | None:
+        """The next message, or None when none came in time.
+
+        Raises:
+            ChildDied: none will come any more.
+        """
+        try:
+            message = self._lines.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if message is None:
+            raise ChildDied
+        return message
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(json.loads(line))
+        self._lines.put(None)

@@ -1,0 +1,48 @@
+"""Report: where a job is, how far it is, and where its seconds went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+EVERY = 0.1
+"""Seconds between two messages of one phase."""
+
+
+@dataclass
+class Report:
+    send: Callable[[str, float], None]
+    """(phase, progress of the whole job, 0 to 1)."""
+    plan: dict[str, float] = field(default_factory=dict)
+    """phase -> rough share of the work; unknown phases count nothing."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str = ""
+    _begun: float = 0.0
+    _done: float = 0.0
+    _sent: float = 0.0
+
+    def phase(self, name: str) -> None:
+        """End the current phase and begin another."""
+        self.end()
+        self._phase, self._begun = name, time.perf_counter()
+        self._tell(0.0)
+
+    def progress(self, _: str, fraction: float) -> None:
+        """How far the current phase is. The first argument, the mathematics' own word for it, is not shown."""
+        if time.perf_counter() - self._sent >= EVERY:
+            self._tell(fraction)
+
+    def end(self) -> dict[str, float]:
+        """End the last phase. Returns seconds by phase."""
+        if self._phase:
+            spent = time.perf_counter() - self._begun
+            self.seconds[self._phase] = round(self.seconds.get(self._phase, 0.0) + spent, 6)
+            self._done += self.plan.get(self._phase, 0.0)
+            self._phase = ""
+        return self.seconds
+
+    def _tell(self, fraction: float) -> None:
+        self._sent = time.perf_counter()
+        whole = sum(self.plan.values()) or 1.0
+        self.send(self._phase, min(1.0, (self._done + fraction * self.plan.get(self._phase, 0.0)) / whole))

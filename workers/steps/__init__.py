@@ -1,0 +1,16 @@
+"""What a worker can do: one function a kind of job, from a plan to an outcome. No database here: blobs in, blobs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from workers.artifacts import Shelf
+from workers.report import Report
+from workers.steps.fit import fit
+from workers.steps.forget import forget
+from workers.steps.validate import validate
+
+Step = Callable[[Mapping[str, Any], Shelf, Report], dict[str, Any]]
+
+STEPS: dict[str, Step] = {"validate": validate, "fit": fit, "forget": forget}
