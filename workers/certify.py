@@ -35,7 +35,8 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         "policy.json": certificates.policy_file(facts.EXACT_POLICY),
     }
     for name, data in documents.items():
-        outcome["files"][name] = _store(home, outcome, held, name, data)
+        if outcome["files"].get(name, {}).get("sha256") != hashlib.sha256(data).hexdigest():  # else the parent's, shared like its core
+            outcome["files"][name] = _store(home, held, name, data)
     digests = {name: file["sha256"] for name, file in outcome["files"].items()}
     proved = facts.EqualToRetrain if outcome["method"] == "retrain" else facts.EqualToRefit
     whole = facts.Facts(
@@ -111,7 +112,7 @@ def _records(session: Session, held: Claim) -> tuple[Job, Model, Dataset]:
     return job, model, dataset
 
 
-def _store(home: Home, outcome: Mapping[str, Any], held: Claim, name: str, data: bytes) -> dict[str, Any]:
+def _store(home: Home, held: Claim, name: str, data: bytes) -> dict[str, Any]:
     sealed = home.vault.put(f"{held.job_id}-{held.fence}-{name}", data)
     return {"blob": sealed.blob_id, "sha256": sealed.sha256, "size": sealed.size}
 

@@ -126,13 +126,28 @@ def _rows_of(index: pa.Table, subjects: tuple[str, ...]) -> list[list[str]]:
 
 
 def _where(index: pa.Table, where: Mapping[str, Any]) -> list[str]:
-    """The samples whose label and attributes equal all that is asked. Types have been checked when the request came in."""
+    """The samples whose label and attributes equal all that is asked. A value that a column cannot hold equals none of its values."""
     wanted = {f"attr_{name}": value for name, value in where.get("attributes", {}).items()}
     if where.get("label") is not None:
         wanted["label"] = where["label"]
     for column, value in wanted.items():
-        index = index.filter(pc.equal(index[column], pa.scalar(value, index.schema.field(column).type)))
+        scalar = _held(value, index.schema.field(column).type)
+        if scalar is None:
+            return []
+        index = index.filter(pc.equal(index[column], scalar))
     return list(index["sample_id"].to_pylist())
+
+
+def _held(value: str | int | float | bool, kind: Any) -> Any:
+    """The value as a column of this type holds it; None where it cannot. Arrow would cut 21.5 to 21: rows that nobody named would go."""
+    fits = (
+        isinstance(value, bool) if pa.types.is_boolean(kind)
+        else isinstance(value, str) if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        else not isinstance(value, str | bool) and (pa.types.is_floating(kind) or isinstance(value, int) or value.is_integer()))
+    try:
+        return pa.scalar(int(value) if pa.types.is_integer(kind) else value, kind) if fits else None
+    except (pa.ArrowInvalid, OverflowError):  # too large for the column
+        return None
 
 
 def subjects_emptied(index: pa.Table, gone: set[str]) -> list[str]:

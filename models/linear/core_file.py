@@ -65,8 +65,8 @@ def load_core(architecture: Architecture, tensors: dict[str, Tensor]) -> Core:
 def load_network(architecture: Architecture, tensors: dict[str, Tensor], *, prefix: str = "") -> Network:
     """Build the network with these weights, in eval mode and without gradients.
 
-    `input.mean` and `input.std` may be missing, and `num_batches_tracked`, which nothing reads; all else must fit by name, shape and
-    type.
+    `input.mean` and `input.std` may both be missing, and `num_batches_tracked`, which nothing reads; all else must fit by name, shape
+    and type.
 
     Args:
         prefix: put before a name in an error, so that it is the name in the caller's file.
@@ -79,6 +79,8 @@ def load_network(architecture: Architecture, tensors: dict[str, Tensor], *, pref
     for name in tensors:
         if name not in own:
             raise CoreMismatch(f"{prefix}{name} is not part of {architecture.name}")
+    if ("input.mean" in tensors) != ("input.std" in tensors):
+        raise CoreMismatch(f"{prefix}input.mean and {prefix}input.std come together or not at all")
     for name, expected in own.items():
         if name in tensors:
             refuse_unfit(prefix + name, tensors[name], tuple(expected.shape), expected.dtype)
