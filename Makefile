@@ -10,7 +10,7 @@ demo: .venv/run.stamp
 	$(BIN)/expunge demo --out demo-output $(if $(DATA),--data $(DATA))
 
 test: .venv/dev.stamp lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: .venv/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow --timeout 3600

@@ -58,6 +58,17 @@ def inspect(source: RawIOBase, *, max_rows: int, max_expansion: float) -> Layout
     return layout
 
 
+def attribute_kinds(schema: pa.Schema) -> dict[str, str]:
+    """name -> text, integer, number or boolean."""
+    kinds = {}
+    for name in attribute_names(schema):
+        kind = schema.field(f"attr_{name}").type
+        kinds[name] = (
+            "text" if _is_text(kind) else "boolean" if pa.types.is_boolean(kind) else "integer" if pa.types.is_integer(kind) else "number"
+        )
+    return kinds
+
+
 def attribute_names(schema: pa.Schema) -> tuple[str, ...]:
     return tuple(n.removeprefix("attr_") for n in schema.names if n.startswith("attr_"))
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from models.data import Samples
 from models.linear.statistics import Rows, Statistics
 from service.blobs import Sealed, Vault
+from service.parquet import attribute_kinds
 from workers.failure import Failure
 
 
@@ -64,14 +65,14 @@ def index_of(blocks: Iterable[pa.Table]) -> pa.Table:
     )
 
 
-def summary_of(index: pa.Table, shape: tuple[int, ...], attributes: Iterable[str]) -> dict[str, Any]:
-    """What may be shown of a data set: counts by role and label, the form of an input, the attributes' names."""
+def summary_of(index: pa.Table, shape: tuple[int, ...]) -> dict[str, Any]:
+    """What may be shown of a data set: counts by role and label, the form of an input, the attributes' names and kinds."""
     roles: dict[str, Any] = {}
     for role in ("core", "user", "audit"):
         labels = index.filter(pc.equal(index["role"], role))["label"]
         counts = labels.value_counts().to_pylist()
         roles[role] = {"rows": len(labels), "labels": [[c["values"], c["counts"]] for c in sorted(counts, key=lambda c: c["values"])]}
-    return {"rows": len(index), "shape": list(shape), "attributes": list(attributes), "roles": roles}
+    return {"rows": len(index), "shape": list(shape), "attributes": attribute_kinds(index.schema), "roles": roles}
 
 
 # Rows of a data set ---------------------------------------------------------------------------------------------------

@@ -27,10 +27,10 @@ def main() -> None:
     # Results go to the pipe alone: whatever a library prints must not be taken for one.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    vault = directory_vault(Path(sys.argv[1]), Path(sys.argv[2]))
-    deterministic()
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
+    vault = directory_vault(Path(sys.argv[1]), Path(sys.argv[2]))
+    deterministic()
     _send(out, {"ready": hardware()})
     while True:
         plan = jobs.get()

@@ -23,7 +23,7 @@ class Child:
     def __init__(self, settings: Settings) -> None:
         environment = dict(os.environ) | {"PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-            [sys.executable, "-m", "workers.child", str(settings.blobs_path), str(settings.keys_path / "blobs")],
+            [sys.executable, "-P", "-m", "workers.child", str(settings.blobs_path), str(settings.keys_path / "blobs")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -42,16 +42,16 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def wait_ready(self) -> None:
-        """Wait until torch is imported.
+    def ready(self, timeout: float) -> bool:
+        """Whether torch is imported; waits for it at most `timeout` seconds.
 
         Raises:
             ChildDied: it could not be.
         """
         if not self.hardware:
-            message = self.receive(timeout=None)
-            assert message is not None
-            self.hardware = message["ready"]
+            message = self.receive(timeout)
+            self.hardware = message["ready"] if message else {}
+        return bool(self.hardware)
 
     def send(self, plan: dict[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -61,7 +61,7 @@ class Child:
         except BrokenPipeError as error:
             raise ChildDied from error
 
-    def receive(self, timeout: float | None) -> dict[str, Any] | None:
+    def receive(self, timeout: float) -> dict[str, Any] | None:
         """The next message, or None when none came in time.
 
         Raises:

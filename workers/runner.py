@@ -34,11 +34,10 @@ class Runner:
 
     def run(self) -> None:
         """Take jobs until told to stop. The hint only saves waiting: the table of jobs is asked at least once a second."""
-        self._warm()
         while not self._stopping:
             self._hint.clear()
             try:
-                busy = self.run_one()
+                busy = self._ready() and self.run_one()
             except Exception as error:  # the thread's boundary: the record could not be read or written; the next round tries again
                 LOG.error("round failed: %s", type(error).__name__)
                 busy = False
@@ -79,8 +78,8 @@ class Runner:
         return True
 
     def _carry_out(self, held: Claim) -> None:
-        child = self._warm()
-        child.wait_ready()
+        child = self._child
+        assert child is not None
         with self._home.db.read() as session:
             plan = plan_of(session, self._home, held)
         child.send(plan)
@@ -154,10 +153,19 @@ class Runner:
         except LostLease:
             LOG.warning("lost the lease of %s while charging it", held.job_id)
 
-    def _warm(self) -> Child:
+    def _ready(self) -> bool:
+        """Wait until a child is warm: before a claim, because importing torch can take longer than a lease. False: told to stop."""
         if self._child is None or not self._child.alive:
             self._child = Child(self._home.settings)
-        return self._child
+        while not self._stopping:
+            try:
+                if self._child.ready(timeout=0.2):
+                    return True
+            except ChildDied:
+                LOG.error("the child died while starting")
+                self._child = None
+                return False
+        return False
 
     def _discard_child(self) -> None:
         if self._child is not None:

@@ -141,9 +141,12 @@ def _where(index: pa.Table, where: Mapping[str, Any]) -> list[str]:
 def _held(value: str | int | float | bool, kind: Any) -> Any:
     """The value as a column of this type holds it; None where it cannot. Arrow would cut 21.5 to 21: rows that nobody named would go."""
     fits = (
-        isinstance(value, bool) if pa.types.is_boolean(kind)
-        else isinstance(value, str) if pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        else not isinstance(value, str | bool) and (pa.types.is_floating(kind) or isinstance(value, int) or value.is_integer()))
+        isinstance(value, bool)
+        if pa.types.is_boolean(kind)
+        else isinstance(value, str)
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        else not isinstance(value, str | bool) and (pa.types.is_floating(kind) or isinstance(value, int) or value.is_integer())
+    )
     try:
         return pa.scalar(int(value) if pa.types.is_integer(kind) else value, kind) if fits else None
     except (pa.ArrowInvalid, OverflowError):  # too large for the column

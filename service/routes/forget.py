@@ -61,6 +61,9 @@ def _accept(home: Home, caller: Any, body: ForgetBody, key: str | None, tag: str
     return stored
 
 
+_KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+
+
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
     return json.dumps(asked | {"seed": secrets.token_hex(32)}).encode()
@@ -87,6 +90,15 @@ def _check_against_data(session: Session, body: ForgetBody) -> None:
             f"This data set has the attributes: {', '.join(summary['attributes']) or 'none'}.",
             errors=[at("/forget/where/attributes", "names an attribute that the data set does not have")],
         )
+    for name, value in where.attributes.items():
+        kind = summary["attributes"][name]
+        if type(value) not in _KINDS[kind]:
+            raise Problem(
+                422,
+                "attribute_type",
+                f"The attribute {name} of this data set is {kind}.",
+                errors=[at(f"/forget/where/attributes/{name}", f"must be {kind}")],
+            )
 
 
 @router.get("/forget", response_model=Page)

@@ -252,8 +252,7 @@ def _erase_from_dataset(
         blob = shelf.put(pack_table(kept_rows)).blob_id if len(kept_rows) else ""
         blocks.append({"number": number, "blob": blob, "rows": len(kept_rows)})
     index = before.index.filter(pc.invert(leaving))
-    attributes = [n.removeprefix("attr_") for n in index.column_names if n.startswith("attr_")]
-    summary = summary_of(index, tuple(plan["dataset"]["shape"]), attributes) | {"text_labels": plan["dataset"]["text_labels"]}
+    summary = summary_of(index, tuple(plan["dataset"]["shape"])) | {"text_labels": plan["dataset"]["text_labels"]}
     return {"dataset_blocks": blocks, "dataset_index": shelf.put(pack_table(index)).blob_id if touched else None, "summary": summary}, still
 
 

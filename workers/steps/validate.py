@@ -33,5 +33,5 @@ def validate(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str,
         "blocks": written,
         "index": shelf.put(pack_table(index)).blob_id,
         "seconds": report.end(),
-        "summary": summary_of(index, layout.shape, layout.attributes) | {"text_labels": layout.text_labels},
+        "summary": summary_of(index, layout.shape) | {"text_labels": layout.text_labels},
     }

@@ -1,0 +1,214 @@
+"""`expunge`: the command line. Exit codes: 0 done; 1 failed or refused; 2 wrong usage, or signer unknown; 3 reproduced, but other bits."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
+
+import typer
+
+from expunge import asking, records, show
+from expunge.asking import read_ids
+from expunge.client import Client, Problem, Unreachable
+from expunge.download import DownloadFailed
+from expunge.records import AsJson
+from expunge.verify import verify as verify_directory
+
+INSTALL = "pip install 'expunge[service,worker]'"
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Forget samples to the bit, with a certificate that can be checked without the service.",
+                  epilog="Exit codes: 0 done; 1 failed or refused; 2 wrong usage, or signer unknown; 3 reproduced, but other bits. "
+                         "EXPUNGE_URL and EXPUNGE_API_KEY say which service to talk to.")
+app.add_typer(records.dataset, name="dataset")
+app.add_typer(records.model, name="model")
+app.command("forget")(asking.forget)
+app.add_typer(asking.requests, name="requests")
+app.command("receipt")(asking.receipt)
+app.add_typer(records.jobs, name="jobs")
+app.command("versions")(records.versions)
+app.add_typer(records.key, name="key")
+
+Key = Annotated[Path | None, typer.Option("--key", help="The issuer's public key (PEM), from a place you trust.")]
+Fingerprint = Annotated[str | None, typer.Option(help="The issuer's fingerprint (sha256 in hex), from a place you trust.")]
+
+
+@app.command()
+def download(model: Annotated[str, typer.Argument(help="Name of the model.")],
+             version: Annotated[str, typer.Argument(help="A number, a statement's sha256, or @latest-certified.")] = "@latest-certified",
+             out: Annotated[Path, typer.Option(help="Directory for the nine files; replaced if it holds a version.")] = Path("version"),
+             json_: AsJson = False) -> None:
+    """Download a version with its certificate. A broken download goes on when asked for again."""
+    with Client() as client, show.bar(f"download {model}") as tell:
+        directory = client.download(model, version, out=out, progress=lambda done, size: tell("receiving", done / size))
+    if json_:
+        return show.as_json({"directory": str(directory), "files": sorted(entry.name for entry in directory.iterdir())})
+    show.say(f"{directory}: {len(list(directory.iterdir()))} files, with the digests announced.")
+    show.say(f"Check it: expunge verify {directory} --fingerprint HEX")
+
+
+@app.command()
+def verify(place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downloaded version, or the address of one.")],
+           key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
+    """Check a version against its certificate, offline, in seven steps.
+
+    Exits 0 if every step passed and the signer is the one you named; 1 if a step failed; 2 if you named none.
+    """
+    if urlsplit(place).scheme in ("http", "https"):
+        with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
+            report = verify_directory(_fetched(place, Path(folder) / "version"), key=key, fingerprint=fingerprint)
+    else:
+        report = verify_directory(Path(place), key=key, fingerprint=fingerprint)
+    if json_:
+        show.as_json(show.report_json(report))
+    else:
+        show.report(report, place)
+    raise typer.Exit(report.exit_code)
+
+
+def _fetched(address: str, folder: Path) -> Path:
+    base, found, rest = address.partition("/models/")
+    parts = rest.strip("/").split("/")
+    if not found or len(parts) != 3 or parts[1] != "versions":
+        raise typer.BadParameter("the address of a version ends with /models/MODEL/versions/VERSION")
+    with Client(base) as client:
+        return client.download(parts[0], parts[2], out=folder)
+
+
+@app.command()
+def reproduce(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded version.")],
+              data: Annotated[Path, typer.Option(help="The data set's Parquet file.")],
+              forgotten: Annotated[list[Path] | None, typer.Option(
+                  help="Ids of the samples forgotten so far: one a line, or a .json list. May be given again.")] = None,
+              key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
+    """Train again from the raw data without the forgotten samples, and compare hashes with the certificate.
+
+    Exits 0 if the bits are equal, 3 if they are not, 1 if it could not be tried.
+    """
+    found = _needing("expunge.reproduce")
+    gone = {name for path in forgotten or () for name in read_ids(path)}
+    with show.bar("reproduce") as tell:
+        try:
+            result = found.reproduce(directory, data, gone, key=key, fingerprint=fingerprint, progress=tell)
+        except found.CannotReproduce as error:
+            _fail(str(error))
+    if json_:
+        show.as_json(result.document())
+    else:
+        found.tell(result)
+    raise typer.Exit(0 if result.equal else 3)
+
+
+@app.command()
+def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 127.0.0.1, or EXPUNGE_HOST.")] = None,
+          port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. Default 8000, or EXPUNGE_PORT.")] = None,
+          data_dir: Annotated[Path | None, typer.Option(help="Where all is kept. Default expunge-data, or EXPUNGE_DATA_DIR.")] = None,
+          key_file: Annotated[Path | None, typer.Option(help="Write the first API key here (mode 0600) instead of showing it.")] = None,
+          until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
+    """Run the whole service in this process, with nothing else to install. Ctrl-C ends it; started again, it finishes what it accepted."""
+    found, settings, home = _needing("expunge.serve"), _needing("service.settings"), _needing("service.home")
+    given = {"host": host, "port": port, "data_dir": data_dir}
+    if until_stdin_closes:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    try:
+        chosen = settings.Settings(**{name: value for name, value in given.items() if value is not None})
+        fresh = key_file is not None and not key_file.exists()
+        found.serve(chosen, key_file=key_file, announce=lambda line: _announce(line, key_file if fresh else None))
+    except (found.NotLoopback, home.DataDirectoryInUse) as error:
+        _fail(str(error))
+    except _needing("pydantic").ValidationError as error:
+        _fail("; ".join(f"EXPUNGE_{str(wrong['loc'][0]).upper()}: {wrong['msg']}" for wrong in error.errors()))
+    except OSError as error:
+        _fail(f"The service cannot listen or keep its data there: {error.strerror or error}.", "Choose another --port or --data-dir.")
+
+
+def _announce(line: str, key_file: Path | None) -> None:
+    show.say(line)
+    if key_file is not None and key_file.exists() and line.startswith("listening"):
+        show.say(f"first API key written to {key_file}")
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@app.command()
+def demo(data: Annotated[Path | None, typer.Option(help="Your own Parquet file, roles included. Default: scikit-learn's digits.")] = None,
+         out: Annotated[Path, typer.Option(help="Where version 2, its certificate and the figures are left.")] = Path("demo-output"),
+         seed: Annotated[int, typer.Option(help="Of the split, the training and the choice of whom to forget.")] = 0,
+         epochs: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
+    """Show all of it in under two minutes: fit, forget one person, verify, reproduce, forget everything. Non-zero if any step disagrees."""
+    found = _needing("expunge.demo")
+    for name in ("expunge.serve", "expunge.reproduce"):
+        _needing(name)
+    # Ended by a signal, the demo must still end its service.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+    raise typer.Exit(found.demo(out, data=data, seed=seed, epochs=epochs))
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _needing(name: str) -> ModuleType:
+    """Import what the base install does not have."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("expunge", "service", "workers", "models", "migrations"):
+            raise
+        _fail(f"This command needs the package {error.name}, which is not installed.", INSTALL)
+
+
+def _fail(text: str, advice: str = "") -> NoReturn:
+    show.failure(text, advice=advice)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run a command; whatever goes wrong ends as sentences and an exit code, never as a traceback."""
+    try:
+        app()
+    except Problem as problem:
+        show.problem(problem)
+        _for_scripts(problem.code, problem.detail, problem.errors)
+    except Unreachable as error:
+        show.unreachable(error)
+        _for_scripts("unreachable", str(error), [])
+    except DownloadFailed as error:
+        show.failure(str(error))
+        _for_scripts("download_failed", str(error), [])
+    except OSError as error:
+        text = f"{error.filename or 'A file'}: {error.strerror or error}."
+        show.failure(text)
+        _for_scripts("file", text, [])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the process boundary
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+        show.failure(f"{type(error).__name__}{where}: {error}", advice="This is a defect of expunge. Please report it with this line.")
+    sys.exit(1)
+
+
+def _for_scripts(code: str, detail: str, errors: list[dict[str, str]]) -> None:
+    """With --json, standard output holds JSON also when there is no answer to show."""
+    if "--json" in sys.argv[1:]:
+        show.as_json({"problem": {"code": code, "detail": detail, "errors": errors}})
+
+
+if __name__ == "__main__":
+    main()
