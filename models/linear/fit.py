@@ -37,8 +37,8 @@ def fit_core(
         architecture: the network's form; its classes may be more than the core rows have.
         samples: the core rows, at least 2.
         training: how the network is trained; its seed also draws the first weights.
-        expected_rows: how many user rows the model is declared for. L does not grow with it (`models.linear.ridge` says why); more rows
-            in all than float64 can hold the sums of are refused.
+        expected_rows: how many user rows the model is declared for. More of them than core rows favour a smaller L, never multiply it
+            (`models.linear.ridge` says why); more rows in all than float64 can hold the sums of are refused.
         target: a > 0.
         ridge: L > 0; None chooses it on core rows (`models.linear.ridge`).
         weights: network weights to use instead of training, by `named` parameters and buffers of the network.
@@ -59,7 +59,9 @@ def fit_core(
     rows = core_rows(net, samples, target=target, progress=progress, stop=stop)
     if ridge is None:
         given = rows if weights is not None else None
-        ridge = choose_ridge(architecture, samples, training, target=target, given=given, progress=progress, stop=stop)
+        ridge = choose_ridge(
+            architecture, samples, training, target=target, expected_rows=expected_rows, given=given, progress=progress, stop=stop
+        )
     refuse_unless_positive("ridge", ridge)
     check(stop)
     A, right = normal_equations(rows)

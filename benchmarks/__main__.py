@@ -1,0 +1,75 @@
+"""`python -m benchmarks [NAME ...] [--full] [--tasks A,B] [--seeds 0,1]`: run benchmarks, print their tables, keep their results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from benchmarks import accuracy, forget, latency, machine, removals
+from benchmarks.data import DataMissing
+from benchmarks.outcome import Outcome, progress, save, show
+
+Run = Callable[[argparse.Namespace, Callable[[Outcome], None]], Outcome]
+
+BENCHMARKS: dict[str, Run] = {
+    forget.NAME: lambda asked, keep: forget.run(full=asked.full),
+    removals.NAME: lambda asked, keep: removals.run(),
+    accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
+    latency.NAME: lambda asked, keep: latency.run(),
+}
+
+MINUTES = {
+    forget.NAME: (forget.MINUTES, forget.MINUTES_WIDE),
+    removals.NAME: (removals.MINUTES, 0),
+    accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
+    latency.NAME: (latency.MINUTES, 0),
+}
+"""Of each on two idle cores: the standard run, and what `--full` adds."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for. A wrong result ends with an error; a missed goal is printed and does not."""
+    asked = _parsed(arguments)
+    chosen = asked.names or list(BENCHMARKS)
+    minutes = sum(MINUTES[name][0] + asked.full * MINUTES[name][1] for name in chosen)
+    progress(f"{', '.join(chosen)}: about {minutes} minutes on two idle cores")
+    where = machine.facts()
+    for name in chosen:
+        progress(f"{name} ...")
+        try:
+            outcome = BENCHMARKS[name](asked, partial(save, machine=where))
+        except DataMissing as missing:
+            progress(f"{name} skipped: {missing}")
+            continue
+        save(outcome, where)
+        sys.stdout.write(show(outcome) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument("--full", action="store_true", help="the large accuracy tasks and the widest features too")
+    parser.add_argument("--tasks", type=_names, default=[], help="accuracy tasks to run alone, such as cifar-5k; others' results stay")
+    parser.add_argument("--seeds", type=_seeds, help="seeds of the accuracy tasks, such as 0,2; others' results stay")
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    if unknown := set(asked.tasks) - {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE)}:
+        parser.error(f"no accuracy task is called {', '.join(sorted(unknown))}")
+    return asked
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,121 @@
+"""Every benchmark runs from end to end on digits, at toy size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from benchmarks import __main__, accuracy, alone, data, forget, latency, outcome, removals, rivals, setting, storage, tuning
+from models.data import Samples
+from models.train import Training
+
+
+def digits(start: int, end: int) -> Samples:
+    """Rows of scikit-learn's digits as uint8 images `[n, 1, 8, 8]`."""
+    raw = load_digits()
+    images = torch.from_numpy((raw.images[start:end] * 15.9375).astype(np.uint8))[:, None]
+    return Samples(images, torch.from_numpy(raw.target[start:end].astype(np.int64)), tuple(f"digit-{i}" for i in range(start, end)))
+
+
+TOY = setting.Form("toy", hidden=(4, 4, 6, 6), taps=("stage3", "stage4"))
+
+
+def test_forget_measures_every_cell_and_finds_every_hash_equal() -> None:
+    scale = forget.Scale(core_rows=200, user_rows=(300, 600), gone=(1, 10), memory_at=(), repeats=1, core_epochs=1, forms=(TOY,))
+
+    found = forget.measured(digits(0, 900), digits(900, 1000), scale)
+
+    toy = found.numbers["forms"]["toy"]
+    assert [(c["n"], c["k"], c["equal"]) for c in toy["cells"]] == [(300, 1, True), (300, 10, True), (600, 1, True), (600, 10, True)]
+    assert found.goals[-1].met
+    assert "toy: d = 49 features" in outcome.show(found)
+
+
+@pytest.mark.parametrize("method", list(alone.METHODS))
+def test_every_method_runs_from_files_alone(tmp_path: Path, method: str) -> None:
+    small = setting.prepare(TOY, digits(0, 900), digits(900, 950), core_rows=200, user_rows=300, training=Training(epochs=1))
+    setting.write_case(tmp_path, setting.case(small, setting.statistics_at(small, (300,))[300], n=300, k=7))
+
+    found = alone.main(method, tmp_path)
+
+    assert found.seconds > 0 and found.peak > 0
+
+
+def test_the_stored_step_forgets_the_rows_that_the_case_forgets(tmp_path: Path) -> None:
+    small = setting.prepare(TOY, digits(0, 900), digits(900, 950), core_rows=200, user_rows=300, training=Training(epochs=1))
+    sums = setting.statistics_at(small, (300,))[300]
+    case = setting.case(small, sums, n=300, k=7)
+    stored = storage.store(small, sums, tmp_path, n=300)
+
+    step = storage.run_step(stored, storage.gone_rows(300, 7), turn=0)
+
+    chosen = torch.tensor(storage.gone_rows(300, 7))
+    assert torch.equal(case.gone.features, small.rows.features[chosen])
+    assert step.blocks == 2
+    assert {"loading", "forgetting", "writing", "erasing rows"} <= set(step.phases)
+    assert not list(stored.vault.ids("turn0"))
+
+
+def test_removals_are_checked_against_refitting() -> None:
+    pair = digits(0, 1797)
+    pair = pair.select((pair.labels == 3) | (pair.labels == 8))
+    pair = Samples(pair.inputs, (pair.labels == 8).long(), pair.ids)
+
+    found = removals.measured(pair, pair, removals=5, checked=3)
+
+    assert len(found.numbers["removing"]) == len(found.numbers["lapack"]) == 5
+    assert found.numbers["used"] < found.numbers["d"] == 65
+    assert found.numbers["accuracy_after"] > 0.9
+
+
+def test_a_removal_that_leaves_the_row_in_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = digits(0, 60)
+    pair = Samples(pair.inputs, pair.labels % 2, pair.ids)
+    forgetting = rivals.forget
+    monkeypatch.setattr(rivals, "forget", lambda sums, gone, core: forgetting(sums, type(gone)(gone.features * 0, gone.targets), core))
+
+    with pytest.raises(forget.HashesDiffer):
+        removals.measured(pair, pair, removals=3, checked=3)
+
+
+def test_accuracy_scores_all_five_and_keeps_earlier_seeds() -> None:
+    budget = tuning.Budget(search=1, tune=1, scratch=1, threads=1)
+
+    one = tuning.scores(digits(0, 300), digits(300, 600), digits(900, 1000), budget, seed=0)
+    found = accuracy.outcome_of({"toy": {"0": one | {"budget": {"search": 1, "tune": 1, "scratch": 1}}}})
+
+    assert set(one["accuracy"]) == set(accuracy.METHODS)
+    assert all(0 <= value <= 1 for value in one["accuracy"].values())
+    assert one["rate"] in tuning.RATES
+    assert "fine-tuning the whole network" in outcome.show(found)
+
+
+def test_latency_measures_a_live_service() -> None:
+    found = latency.run(2, core_epochs=1)
+
+    assert len(found.numbers["requests"]) == 2
+    for request in found.numbers["requests"]:
+        parts = sum(seconds for name, seconds in request.items() if name not in ("total", "known"))
+        assert 0 < request["job: forgetting"] < request["total"] < 60
+        assert parts == pytest.approx(request["total"], rel=0.5)
+
+
+def test_benchmarks_without_data_are_skipped_and_say_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv(data.VARIABLE, raising=False)
+
+    ended = __main__.main(["removals"])
+
+    assert ended == 0
+    assert f"removals skipped: set {data.VARIABLE}" in capsys.readouterr().err
+
+
+def test_parts_drawn_share_no_sample() -> None:
+    first, second = data.draw(digits(0, 100), (60, 40), seed=3)
+
+    assert len(set(first.ids) | set(second.ids)) == 100
+    with pytest.raises(ValueError, match="101 samples"):
+        data.draw(digits(0, 100), (60, 41), seed=3)
