@@ -23,7 +23,7 @@ bench-full: .venv/dev.stamp
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
-	$(BIN)/mypy expunge models service workers
+	$(BIN)/mypy expunge models service workers benchmarks
 
 clean:
 	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -267,5 +269,6 @@ def _keep(story: Story, out: Path, accuracies: Accuracies, hashes: dict[str, str
         "seconds_of_the_fit": fit["seconds"], "seconds_of_the_forget_job": forgot["seconds"]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     show.note(f"\nKept in {out}: v2, v3, forgotten.txt, fingerprint.txt, summary.json. Check again, without any service:")
-    show.note(f"  expunge verify {out / 'v2'} --fingerprint $(cat {out / 'fingerprint.txt'})")
-    show.note(f"  expunge reproduce {out / 'v2'} --data {story.plan.data} --forgotten {out / 'forgotten.txt'}")
+    command = os.path.relpath(sys.argv[0])
+    show.note(f"  {command} verify {out / 'v2'} --fingerprint $(cat {out / 'fingerprint.txt'})")
+    show.note(f"  {command} reproduce {out / 'v2'} --data {story.plan.data} --forgotten {out / 'forgotten.txt'}")

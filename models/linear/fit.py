@@ -37,7 +37,7 @@ def fit_core(
         architecture: the network's form; its classes may be more than the core rows have.
         samples: the core rows, at least 2.
         training: how the network is trained; its seed also draws the first weights.
-        expected_rows: how many user rows the model is declared for. More of them than core rows favour a smaller L, never multiply it
+        expected_rows: how many user rows the model is declared for. Several times the core rows favour a smaller L, never multiply it
             (`models.linear.ridge` says why); more rows in all than float64 can hold the sums of are refused.
         target: a > 0.
         ridge: L > 0; None chooses it on core rows (`models.linear.ridge`).
