@@ -49,6 +49,8 @@ class Selection:
     owner: dict[str, bytes] = field(default_factory=dict)
     """sample_id -> seed of the first request that selected it."""
     dispositions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    """Every distinct sample (or vanished name) of all requests -> its disposition; two requests never differ about one."""
     chosen: dict[str, set[str]] = field(default_factory=dict)
     """request id -> the samples that it forgets."""
 
@@ -105,6 +107,7 @@ def _resolve(request: Asked, into: Selection, index: pa.Table, held: Mapping[str
         answer["where"] = dict(Counter(judge(sample) for sample in matched))
     into.dispositions[request.id] = {"counts": dict(Counter(words.values()))} | answer
     into.chosen[request.id] = chosen
+    into.words |= words
 
 
 def _subject(subject: str, rows: list[str], judge: Any, words: dict[str, str], memory: Memory) -> dict[str, int]:

@@ -120,6 +120,25 @@ def test_every_sample_gets_its_disposition_and_ids_are_never_repeated(live: Live
     assert again["dispositions"]["subjects"] == [{"already_forgotten": 1}]
 
 
+def test_two_people_who_name_the_same_sample_are_both_answered_by_one_certificate(live: Live, data: Digits, tmp_path: Path) -> None:
+    model, users = fresh(live, data, tmp_path), data.of(role="user")
+    dataset = live.client.get(f"/models/{model}").json()["dataset"]
+    body = {"name": f"{model}-slow", "dataset": dataset, "architecture": {"name": "convnet"}, "training": {"epochs": 10}}
+    busy = live.client.post("/models", json=body)  # one job a data set: the requests below wait for it, together
+
+    answers = [live.forget(model, ids=ids).json() for ids in (users[:2], users[1:3], ["nobody"])]
+    live.job(busy)
+    ended = [live.request(a["id"]) for a in answers]
+
+    assert len({a["job"] for a in answers}) == 1
+    assert [e["dispositions"]["ids"] for e in ended] == [["forgotten"] * 2, ["forgotten"] * 2, ["not_found"]]
+    said = statement(live, model)["predicate"]
+    assert said["request"]["ids"] == sorted(a["id"] for a in answers)
+    assert said["request"]["forgetSet"]["count"] == said["dispositions"]["forgotten"] == 3
+    receipts = [live.client.post(f"/forget/{e['id']}/receipts", json={"ids": users[:3]}) for e in ended[:2]]
+    assert [[r is not None for r in answer.json()["receipts"]] for answer in receipts] == [[True, True, False], [False, True, True]]
+
+
 def test_where_selects_by_label_and_attribute_among_rows_that_were_trained_on(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
     left = [s for s, h, y in zip(data.ids, data.hands, data.labels, strict=True) if h == "left" and y == 4]
@@ -129,6 +148,21 @@ def test_where_selects_by_label_and_attribute_among_rows_that_were_trained_on(li
     ended = live.request(live.forget(model, where={"label": 4, "attributes": {"hand": "left"}}).json()["id"])
 
     assert ended["dispositions"]["where"] == {"forgotten": len(users), "core_sample": len(core)}
+
+
+def test_audit_rows_go_when_they_are_named_and_the_weights_stay_as_they_are(live: Live, data: Digits, tmp_path: Path) -> None:
+    model, audit = fresh(live, data, tmp_path), data.of(role="audit")
+    before = live.sha256(model)
+
+    some = live.request(live.forget(model, ids=audit[:3]).json()["id"])
+    rest = live.request(live.forget(model, ids=audit[3:]).json()["id"])
+    dataset = live.client.get(f"/datasets/{model}").json()["summary"]
+
+    assert some["dispositions"]["ids"] == ["forgotten"] * 3
+    assert rest["state"] == "fulfilled"
+    assert (live.version(model)["number"], live.sha256(model)) == (3, before)
+    assert dataset["roles"]["audit"]["rows"] == 0
+    assert live.version(model)["utility"] == []
 
 
 def test_nothing_found_is_fulfilled_without_a_new_version(live: Live, data: Digits, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_two_requests_for_one_sample_are_both_answered_and_share_its_salt() -> N
     assert found.dispositions["r2"]["ids"] == ["forgotten", "forgotten"]
     assert found.owner == {"u1": b"1", "u2": b"2"}
     assert found.chosen == {"r1": {"u1"}, "r2": {"u1", "u2"}}
+    assert found.words == {"sample|u1": "forgotten", "sample|u2": "forgotten"}
 
 
 def test_a_subject_is_gone_only_with_its_last_row() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -289,12 +290,8 @@ def _set_facts(before: Before, selection: Selection, plan: Mapping[str, Any]) ->
 
 
 def _total(selection: Selection) -> dict[str, int]:
-    """Counts over all requests of the job; a sample that two requests name is counted in each."""
-    total: dict[str, int] = {}
-    for dispositions in selection.dispositions.values():
-        for word, count in dispositions["counts"].items():
-            total[word] = total.get(word, 0) + count
-    return total
+    """Distinct samples by disposition, over all requests of the job."""
+    return dict(Counter(selection.words.values()))
 
 
 def _among(column: Any, names: set[str]) -> Any:
