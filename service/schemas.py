@@ -142,8 +142,8 @@ class KeyOut(Out):
 
 
 class NewKeyOut(KeyOut):
-    key: str
-    """Shown once."""
+    key: str | None
+    """Shown once: null in a repeated answer."""
 
 
 class DatasetOut(Out):

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from service import auth
+from service import auth, idempotency
 from service.db import now
-from service.deps import MayAdmin, OpenHome
+from service.deps import IdempotencyKey, MayAdmin, OpenHome, tag_of
+from service.idempotency import Stored
 from service.problem import Problem, not_found
 from service.schemas import KeyBody, KeyOut, NewKeyOut
 from service.tables import ApiKey
@@ -18,14 +19,20 @@ router = APIRouter(tags=["keys"])
 
 
 @router.post("/keys", status_code=201, response_model=NewKeyOut)
-def create(body: KeyBody, home: OpenHome, caller: MayAdmin) -> Any:
-    """Make an API key. The answer holds its only copy."""
+def create(body: KeyBody, home: OpenHome, caller: MayAdmin, key: IdempotencyKey = None) -> Any:
+    """Make an API key. The answer holds its only copy; the same `Idempotency-Key` makes no second one, and cannot show the first again."""
     for scope in body.scopes:
         caller.need(scope)  # nobody gives more than they have
+    tag = tag_of(home, "POST /keys", body)
     with home.db.write() as session:
-        key, token = auth.create(session, name=body.name, scopes=list(body.scopes), now=now())
+        stored = idempotency.recall(session, caller.id, key, tag)
+        if stored is not None:
+            return stored.body
+        made, token = auth.create(session, name=body.name, scopes=list(body.scopes), now=now())
         session.flush()
-        return KeyOut.model_validate(key).model_dump() | {"key": token}
+        shown = KeyOut.model_validate(made).model_dump(mode="json") | {"key": None}
+        idempotency.keep(session, caller.id, key, tag, Stored(201, {}, shown), now())
+        return shown | {"key": token}
 
 
 @router.get("/keys", response_model=list[KeyOut])

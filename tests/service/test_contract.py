@@ -247,6 +247,16 @@ def test_keys_have_scopes_are_shown_once_and_can_be_revoked(live: Live, model: s
     assert (last.status_code, last.json()["code"]) == (409, "last_key")
 
 
+def test_a_repeated_order_for_a_key_makes_one_key_and_shows_it_once(live: Live) -> None:
+    headers, body = {"Idempotency-Key": uuid.uuid4().hex}, {"name": "once", "scopes": ["model:read"]}
+
+    first, again = (live.client.post("/keys", json=body, headers=headers) for _ in range(2))
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json()["id"] == again.json()["id"]
+    assert first.json()["key"].startswith("exp_") and again.json()["key"] is None
+
+
 def test_lists_come_in_pages_without_gaps(live: Live, model: str) -> None:
     for _ in range(5):
         live.job(live.forget(model, ids=["nobody"]))
