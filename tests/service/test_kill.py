@@ -32,7 +32,8 @@ def killed_and_finished(live: Live, gone: list[str], delay: float) -> int:
     return events.count("event: claimed")
 
 
-def series(live: Live, data: Digits, kills: int, seed: int) -> None:
+def series(live: Live, data: Digits, kills: int, seed: int) -> list[int]:
+    """Kill the service in so many forget jobs. Returns how often each job was claimed."""
     draw, users = random.Random(seed), data.of(role="user")
     live.fit("m", "digits")
     began = time.monotonic()
@@ -49,6 +50,7 @@ def series(live: Live, data: Digits, kills: int, seed: int) -> None:
     record = {"kills": kills, "usual_seconds": round(usual, 3), "claims": claims}
     (live.directory / "kills.json").write_text(json.dumps(record))
     assert_only_live_blobs(live.directory)
+    return claims
 
 
 def assert_only_live_blobs(directory: Path) -> None:
@@ -67,12 +69,17 @@ def assert_only_live_blobs(directory: Path) -> None:
 
 
 def test_a_service_killed_during_a_forget_job_finishes_it_after_restart(own_live: Live, data: Digits) -> None:
-    series(own_live, data, kills=2, seed=1)
+    claims = series(own_live, data, kills=2, seed=1)
+
+    assert len(claims) == 2
 
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_nothing_and_double_nothing(own_live: Live, data: Digits) -> None:
-    series(own_live, data, kills=20, seed=2)
+    claims = series(own_live, data, kills=20, seed=2)
+
+    assert len(claims) == 20
+    assert sum(n > 1 for n in claims) >= 3  # some kills fell into the job itself, else nothing was shown
 
 
 def test_a_killed_child_is_replaced_and_the_job_charged_once(own_live: Live, data: Digits) -> None:
