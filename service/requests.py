@@ -21,6 +21,10 @@ WHY = {
     "exact": "The user weights are linear in fixed integer features: removing rows gives the very bits that refitting without them gives. "
     "Rows of the core are answered `core_sample`; method `retrain` removes those too.",
     "retrain": "Core and user weights are trained again without the rows: exact by definition, and the only way to forget a core sample.",
+    "cg": "The user weights are linear in the network's parameters: one Newton step on the rows that stay, by preconditioned conjugate "
+    "gradients, released with noise. Nothing stronger is cheaper here: it cannot be told from refitting without the rows but to the mu "
+    "that is stated, at most the model's mu_max. Rows of the core are answered `core_sample`; method `retrain` removes those too.",
+    "sgd": "The same Newton step and the same guarantee as `cg`, by stochastic gradient descent, for comparison. It may not get there.",
     "zero": "All user rows go: user weights of zero are what refitting on no user row gives, bit for bit.",
 }
 
@@ -37,18 +41,28 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     Raises:
         Problem: 422 `method_unsupported`, with what can be used instead.
     """
-    everything = body.forget.kind == "everything"
-    allowed = ["zero"] if everything else ["exact"] if model.spec["core"] == "none" else ["exact", "retrain"]
-    if body.method == "auto":
-        return allowed[0]
-    if body.method not in allowed:
+    if body.forget.kind == "everything":
+        allowed = ["zero"]
+    elif model.spec.get("linearize"):
+        allowed = ["cg", "sgd", "retrain"]
+    else:
+        allowed = ["exact"] if model.spec["core"] == "none" else ["exact", "retrain"]
+    method = allowed[0] if body.method == "auto" else body.method
+    if method not in allowed:
         raise Problem(
             422,
             "method_unsupported",
             f"This request on this model allows: auto, {', '.join(allowed)}.",
             errors=[at("/method", "not supported here")],
         )
-    return body.method
+    if body.options is not None and method not in ("cg", "sgd"):
+        raise Problem(
+            422,
+            "options_unsupported",
+            f"Method {method} is exact and takes no options; cg and sgd, of linearised models, do.",
+            errors=[at("/options", "not supported here")],
+        )
+    return method
 
 
 def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime) -> Request:
@@ -75,6 +89,7 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
         kind=body.forget.kind,
         method=method,
         why=WHY[method],
+        guarantee={"asked": body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None, "given": None},
         state="received",
         reason=body.reason,
         reference=body.reference,
@@ -147,6 +162,7 @@ def shown(session: Session, request: Request) -> RequestOut:
         state=request.state,
         method=request.method,
         why=request.why,
+        guarantee=request.guarantee or {"asked": None, "given": None},
         reason=request.reason,
         reference=request.reference,
         job=request.job_id,

@@ -66,7 +66,8 @@ _KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": 
 
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
-    return json.dumps(asked | {"seed": secrets.token_hex(32)}).encode()
+    wishes = body.model_dump(mode="json", include={"guarantee", "options"})
+    return json.dumps(asked | wishes | {"seed": secrets.token_hex(32)}).encode()
 
 
 def _check_against_data(session: Session, body: ForgetBody) -> None:

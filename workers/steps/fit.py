@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from models.data import Samples
+from models.forget import exact
+from models.guarantee import Proved
 from models.linear.core import Core, core_tensors, encode
-from models.linear.solve import digest as weights_digest
 from models.linear.solve import solve
-from models.linear.statistics import Rows, Statistics, add, curvature, digest, zeros
+from models.linear.statistics import Rows, Statistics, add, curvature, zeros
 from workers.artifacts import (
     NamedRows,
     Shelf,
@@ -35,6 +36,7 @@ from workers.failure import Failure
 from workers.measure import accuracy_of
 from workers.recipe import architecture_of, core_of, hyperparameters
 from workers.report import Report
+from workers.steps import linearised
 
 PART = 8192
 """User rows added to the statistics at once."""
@@ -54,7 +56,6 @@ class Fitted:
     index: pa.Table
     """sample_id, role, label (index in the class list), block (-1 for rows that have no integer row)."""
     audit: NamedRows | None
-    saturated: int
 
 
 @dataclass
@@ -63,11 +64,9 @@ class Sums:
 
     statistics: Statistics
     waiting: list[Rows] = field(default_factory=list)
-    saturated: int = 0
 
     def take(self, rows: Rows) -> None:
         self.waiting.append(rows)
-        self.saturated += rows.saturated
         if sum(map(len, self.waiting)) >= PART:
             self.total()
 
@@ -80,6 +79,8 @@ class Sums:
 
 def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Fit a model's first version."""
+    if plan["spec"].get("linearize"):
+        return linearised.fit(plan, shelf, report)
     report.plan = {"loading": 0.02, "training the core": 0.6, "encoding rows": 0.33, "solving": 0.02, "writing": 0.03}
     report.phase("loading")
     given = unpack_weights(shelf.vault.read(plan["given_core"])) if plan["given_core"] else None
@@ -95,7 +96,7 @@ def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]
         "spec": spec,
         "utility": audit,
         "method": "fit",
-        "facts": facts_of(fitted),
+        "facts": facts_of(fitted.core, fitted.classes, exact.proved(fitted.statistics, fitted.weights), files),
         "seconds": report.end(),
     }
 
@@ -146,7 +147,6 @@ def fit_rows(plan: Mapping[str, Any], shelf: Shelf, report: Report, *, keep: set
         written,
         pa.concat_tables(entries),
         concat_rows(audit) if audit else None,
-        sums.saturated,
     )
 
 
@@ -166,16 +166,13 @@ def write(fitted: Fitted, shelf: Shelf, plan: Mapping[str, Any]) -> tuple[dict[s
     return files, state
 
 
-def facts_of(fitted: Fitted) -> dict[str, Any]:
-    """What the certificate says of the numbers."""
+def facts_of(core: Core, classes: list[Any], proved: Proved, files: Mapping[str, Any]) -> dict[str, Any]:
+    """What the certificate says of a version: its form, and what is proved of the weights in its file."""
+    value = {**proved.value, "weights": files["user.safetensors"]["sha256"]}
     return {
-        "statistics": digest(fitted.statistics),
-        "weight_values": weights_digest(fitted.weights),
-        "rows": fitted.statistics.rows,
-        "saturated": fitted.saturated,
-        "d": len(fitted.statistics.A),
-        "classes": fitted.classes,
-        "input_shape": list(fitted.core.architecture.input_shape),
+        "classes": classes,
+        "input_shape": list(core.architecture.input_shape),
+        "guarantees": [asdict(proved) | {"value": value}],
     }
 
 
