@@ -38,5 +38,5 @@ clean:
 	touch $@
 
 .venv/dev.stamp: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,s3,dev]'
 	touch $@ .venv/run.stamp
