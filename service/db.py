@@ -1,15 +1,33 @@
-"""The database: short reads, and writes that begin by taking the write lock."""
+"""The database: short reads of one moment, and writes that keep out of each other's way."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, Engine, TypeDecorator, create_engine, event
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
+
+OUTAGE = (OperationalError, InterfaceError, NoConnection)
+"""What a database raises that cannot be reached, stops, or is too busy; never what wrong data raise."""
+
+PATIENT = {
+    # A peer that vanished without a word (pulled cable, frozen host) is given up after seconds, not after TCP's two hours.
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "application_name": "expunge",
+    # A process frozen within a transaction must not keep its row locks for longer than its lease.
+    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=60s -c timezone=UTC",
+}
+"""How PostgreSQL is connected to; every wait has an end."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -22,7 +40,9 @@ class Instant(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def now() -> datetime:
@@ -32,26 +52,39 @@ def now() -> datetime:
 class Database:
     """One engine and, on SQLite, one process-wide write lock.
 
-    Eight writer threads on SQLite without the lock starved one of them past its lease; with it, none.
+    Eight writer threads on SQLite without the lock starved one of them past its lease; with it, none. PostgreSQL lets writers run side
+    by side: there a read is one snapshot (repeatable read), a write sees what others commit (read committed), and what two must not do
+    at once is named in `service.locks`.
     """
 
-    def __init__(self, url: str) -> None:
-        self.engine: Engine = create_engine(url, connect_args={"timeout": 10} if url.startswith("sqlite") else {})
-        self._lock = threading.Lock()
-        if self.engine.dialect.name == "sqlite":
+    def __init__(self, url: str, *, connections: int = 20) -> None:
+        sqlite = url.startswith("sqlite")
+        self.engine: Engine = (
+            create_engine(url, connect_args={"timeout": 10})
+            if sqlite
+            else create_engine(
+                url, connect_args=PATIENT, pool_pre_ping=True, pool_size=connections, max_overflow=connections, pool_timeout=10
+            )
+        )
+        self._lock = threading.Lock() if sqlite else nullcontext()
+        if sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+            self._reader, self._writer = self.engine, self.engine.execution_options(expunge_write=True)
+        else:
+            self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading: one consistent snapshot."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed when the block ends, rolled back when it raises."""
-        with self._lock, Session(self.engine.execution_options(expunge_write=True), expire_on_commit=False) as session, session.begin():
+        with self._lock, Session(self._writer, expire_on_commit=False, info={"writes": True}) as session, session.begin():
             yield session
 
     def close(self) -> None:
