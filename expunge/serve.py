@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 
-from service import auth
+from service import auth, logs
 from service.app import create_app
 from service.db import now
+from service.deadlines import Deadlines
 from service.dispatcher import Dispatcher, recover
 from service.home import Home, open_home
+from service.logs import Traced
 from service.settings import Settings
 from workers.runner import Runner
+
+GONE_MS = 60_000
+"""How long sent bytes may go unacknowledged before the peer counts as gone; the system's own patience is a quarter of an hour."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -39,7 +41,7 @@ def serve(settings: Settings, *, key_file: Path | None, announce: Any) -> None:
     """
     if settings.host not in LOOPBACK:
         raise NotLoopback(f"the embedded service listens on loopback only, not on {settings.host}; put a TLS proxy in front of it")
-    _log()
+    logs.configure()
     home = open_home(settings)
     try:
         recover(home)
@@ -58,6 +60,10 @@ def _listener(settings: Settings) -> socket.socket:
     # The protocol is named: asyncio sets TCP_NODELAY only where it is, and without it an answer waits 40 ms for the peer's ACK.
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Inherited by what it accepts: a peer that is gone without a word, between two requests or in the middle of an answer, is given up.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_MS)
     listener.bind((settings.host, settings.port))
     listener.listen(128)
     return listener
@@ -70,7 +76,14 @@ def _run(home: Home, listener: socket.socket) -> None:
     for thread in threads:
         thread.start()
     server = uvicorn.Server(
-        uvicorn.Config(create_app(home), log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3)
+        uvicorn.Config(
+            Traced(create_app(home)),
+            http=Deadlines,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
     )
     try:
         server.run(sockets=[listener])
@@ -93,21 +106,3 @@ def _first_key(home: Home, key_file: Path | None) -> str | None:
         key_file.touch(mode=0o600)
         key_file.write_text(token + "\n")
     return None
-
-
-def _log() -> None:
-    """Structured lines on stderr: events and ids, never data."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-            ],
-        )
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("alembic", "uvicorn.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
