@@ -161,7 +161,7 @@ class Event(Base):
     """What happened to a job, in order."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("events_of_job", "job_id", "id"),)
+    __table_args__ = (Index("events_of_job", "job_id", "id"), Index("events_of_kind", "kind"))
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
@@ -251,3 +251,14 @@ class Shred(Base):
     what: Mapped[str]
     due_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A worker process that lives, or lived: it says so every few seconds."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
