@@ -1,0 +1,163 @@
+"""Blobs in PostgreSQL: a row for each record of 1 MiB, and one for the blob, whose trailer makes it appear.
+
+Each statement is a transaction of its own, so that a slow upload or download holds neither a connection nor old row versions. What
+an interrupted write left is listed, blocks its id and is removed like a whole blob. `migrations/versions/0002_blob_chunks.py` has the
+columns.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+from service.blobs.port import BlobExists, BlobMissing, End, Octets, StoreFull, StoreUnavailable
+
+_CONNECT: Final[dict[str, Any]] = {
+    "application_name": "expunge-blobs",
+    "connect_timeout": 10,
+    # A server that vanished without a word is noticed in half a minute, not in two hours.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+# Nothing need be on disk before the trailer is: its commit, which waits, flushes all that was written before it.
+_CLAIM: Final = """
+    WITH at_leisure AS (SELECT set_config('synchronous_commit', 'off', true))
+    INSERT INTO blobs (blob) SELECT %s FROM at_leisure ON CONFLICT DO NOTHING
+"""
+
+_CHUNK: Final = """
+    WITH at_leisure AS (SELECT set_config('synchronous_commit', 'off', true))
+    INSERT INTO blob_chunks (blob, number, data) SELECT %s, %s, %b FROM at_leisure
+"""
+
+# The count is of rows that are there: a server that fell between two chunks may have lost the earlier one.
+_APPEAR: Final = """
+    UPDATE blobs SET trailer = %b
+    WHERE blob = %s AND trailer IS NULL AND (SELECT count(*) FROM blob_chunks c WHERE c.blob = blobs.blob) = %s
+"""
+
+# The length of a value that is stored EXTERNAL is known without reading it.
+_END: Final = """
+    SELECT trailer, octet_length(trailer) + (SELECT coalesce(sum(octet_length(data)), 0) FROM blob_chunks c WHERE c.blob = b.blob)
+    FROM blobs b WHERE blob = %s AND trailer IS NOT NULL
+"""
+
+_RECORD: Final = """
+    SELECT c.data FROM blobs b LEFT JOIN blob_chunks c ON c.blob = b.blob AND c.number = %s
+    WHERE b.blob = %s AND b.trailer IS NOT NULL
+"""
+
+_REMOVE: Final = "DELETE FROM blobs WHERE blob = %s"
+
+_IDS: Final = "SELECT blob FROM blobs WHERE starts_with(blob, %s)"
+
+
+class PostgresStore:
+    """A `BlobStore` of rows in the tables `blobs` and `blob_chunks`. Open one in each process; threads may share it."""
+
+    def __init__(self, url: str) -> None:
+        """Use the database at a SQLAlchemy address; nothing is connected before the first use."""
+        # Tried before each use: a connection that a restart of the server broke must not fail the next upload.
+        self._engine: Engine = create_engine(
+            url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=4, max_overflow=12, pool_timeout=30, connect_args=_CONNECT
+        )
+
+    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+        """Claim the id, store the chunks, and let the blob appear with its trailer."""
+        if not self._run(blob_id, _CLAIM, (blob_id,)):
+            raise BlobExists(blob_id)
+        with ExitStack() as undo:
+            undo.callback(self.remove, blob_id)
+            last = b""
+            count = -1
+            for record in records:
+                if count >= 0:
+                    self._run(blob_id, _CHUNK, (blob_id, count, last))
+                last = bytes(record)  # The last record is the trailer, and which is the last is known one later.
+                count += 1
+            if not self._run(blob_id, _APPEAR, (last, blob_id, max(0, count))):
+                raise StoreUnavailable(blob_id)
+            undo.pop_all()
+
+    def end(self, blob_id: str) -> End:
+        """Give the trailer and the true length of all rows."""
+        row = self._one(blob_id, _END, (blob_id,))
+        if row is None:
+            raise BlobMissing(blob_id)
+        return End(row[0], int(row[1]))
+
+    def records(self, blob_id: str, start: int, stop: int) -> Iterator[Octets]:
+        """Yield records, each by a query of its own: a reader that waits for its client holds nothing here."""
+        for number in range(start, stop):
+            row = self._one(blob_id, _RECORD, (number, blob_id))
+            if row is None:
+                raise BlobMissing(blob_id)
+            if row[0] is None:
+                return
+            yield row[0]
+
+    def remove(self, blob_id: str) -> None:
+        """Delete the blob and its chunks, or the rest of an interrupted write; a writer that still runs can add no more."""
+        self._run(blob_id, _REMOVE, (blob_id,))
+
+    def ids(self, prefix: str = "") -> Iterator[str]:
+        """Yield the ids of whole blobs and of interrupted writes."""
+        with self._cursor("*") as cursor:
+            found = cursor.execute(_IDS, (prefix,)).fetchall()
+        return (row[0] for row in found)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._engine.dispose()
+
+    def _run(self, blob_id: str, statement: str, values: tuple[object, ...]) -> int:
+        with self._cursor(blob_id) as cursor:
+            return cursor.execute(statement, values).rowcount
+
+    def _one(self, blob_id: str, statement: str, values: tuple[object, ...]) -> Any:
+        with self._cursor(blob_id) as cursor:
+            return cursor.execute(statement, values).fetchone()
+
+    @contextmanager
+    def _cursor(self, blob_id: str) -> Iterator[psycopg.Cursor[Any]]:
+        """A cursor of the driver itself, which moves bytes as bytes; its errors by our names."""
+        with _named(blob_id):
+            pooled = self._engine.raw_connection()
+            connection = pooled.driver_connection
+            assert isinstance(connection, psycopg.Connection)
+            try:
+                with connection.cursor(binary=True) as cursor:
+                    yield cursor
+            finally:
+                if connection.closed:
+                    pooled.invalidate()
+                pooled.close()
+
+
+@contextmanager
+def _named(blob_id: str) -> Iterator[None]:
+    """Name what went wrong as what the caller can do about it.
+
+    Raises:
+        BlobMissing: the blob was removed while it was written.
+        StoreFull: the server had no room.
+        StoreUnavailable: it cannot be reached, stopped, or refuses.
+    """
+    try:
+        yield
+    except (psycopg.Error, DBAPIError, TimeoutError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, errors.DiskFull):
+            raise StoreFull(blob_id) from None
+        if isinstance(cause, errors.ForeignKeyViolation):
+            raise BlobMissing(blob_id) from None
+        if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | TimeoutError):
+            raise StoreUnavailable(blob_id) from error
+        raise
