@@ -10,7 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import typer
@@ -126,7 +126,7 @@ def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 
     except (found.NotLoopback, home.DataDirectoryInUse) as error:
         _fail(str(error))
     except _needing("pydantic").ValidationError as error:
-        _fail("; ".join(f"EXPUNGE_{str(wrong['loc'][0]).upper()}: {wrong['msg']}" for wrong in error.errors()))
+        _fail(_settings_wrong(error))
     except OSError as error:
         _fail(f"The service cannot listen or keep its data there: {error.strerror or error}.", "Choose another --port or --data-dir.")
 
@@ -140,6 +140,26 @@ def _announce(line: str, key_file: Path | None) -> None:
 def _end_with_stdin() -> None:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@app.command()
+def doctor(url: Annotated[str | None, typer.Option(envvar="EXPUNGE_URL", help="Where the service should answer.")] = None,
+           json_: AsJson = False) -> None:
+    """Look at settings, directories and servers as the service would, and say what to mend. Exits 1 if anything is wrong."""
+    found, settings = _needing("expunge.doctor"), _needing("service.settings")
+    try:
+        diagnosis = found.examine(settings.Settings(), url=url)
+    except _needing("pydantic").ValidationError as error:
+        _fail(_settings_wrong(error))
+    if json_:
+        show.as_json(diagnosis.document())
+    else:
+        show.diagnosis(diagnosis.document())
+    raise typer.Exit(0 if diagnosis.ok else 1)
+
+
+def _settings_wrong(error: Any) -> str:
+    return "; ".join(f"EXPUNGE_{str((wrong['loc'] or ('settings',))[0]).upper()}: {wrong['msg']}" for wrong in error.errors())
 
 
 @app.command()
