@@ -13,6 +13,7 @@ from typing import Literal, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service import locks
 from service.problem import Problem
 from service.tables import ApiKey
 
@@ -42,6 +43,7 @@ def create(session: Session, *, name: str, scopes: list[str], now: datetime) -> 
 
 
 def any_key(session: Session) -> bool:
+    locks.exclusive(session, "keys")  # several processes start at once: one of them makes the first key
     return session.scalars(select(ApiKey.id).where(ApiKey.revoked_at.is_(None))).first() is not None
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import ids, jobs
+from service import ids, jobs, locks
 from service.auth import Caller
 from service.problem import Problem, at, not_found
 from service.schemas import ForgetBody, RequestOut
-from service.states import FINAL_REQUEST, RequestState
+from service.states import FINAL_REQUEST, Queue, RequestState
 from service.tables import Job, Model, Request
 
 WHY = {
@@ -51,7 +51,9 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     return body.method
 
 
-def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime) -> Request:
+def receive(
+    session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu"
+) -> Request:
     """Accept a request and attach it to the model's one queued job, making the job if there is none."""
     model = session.scalars(select(Model).where(Model.name == body.model)).first()
     if model is None:
@@ -64,8 +66,9 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
             headers={"Retry-After": "2"} if model.state == "fitting" else None,
         )
     method = choose_method(model, body)
-    job = jobs.queued_forget(session, model.id, method) or jobs.submit(
-        session, kind="forget", dataset_id=model.dataset_id, model_id=model.id, method=method, now=now
+    jobs.joining(session, model.id)
+    job = jobs.queued_forget(session, model.id, method) or _new_job(
+        session, model, method, training_queue if method == "retrain" else "cpu", now
     )
     request = Request(
         id=ids.new("req"),
@@ -85,6 +88,21 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
     session.add(request)
     session.flush()
     return request
+
+
+def _new_job(session: Session, model: Model, method: str, queue: Queue, now: datetime) -> Job:
+    """The one queued job that this and further requests join; of two who come here at once, the second joins the first's."""
+    locks.exclusive(session, "new job", model.id, method)
+    return jobs.queued_forget(session, model.id, method) or jobs.submit(
+        session,
+        kind="forget",
+        dataset_id=model.dataset_id,
+        model_id=model.id,
+        method=method,
+        now=now,
+        queue=queue,
+        due_at=month_later(now),
+    )
 
 
 def of_job(session: Session, job_id: str) -> list[Request]:
@@ -121,6 +139,8 @@ def cancel(session: Session, request_id: str, now: datetime) -> Request:
     request = session.get(Request, request_id)
     if request is None:
         raise not_found("request")
+    jobs.closing(session, request.model_id)
+    session.refresh(request)
     if request.state in FINAL_REQUEST:
         raise Problem(409, "request_ended", "The request has ended; nothing can be cancelled any more.")
     job = session.get(Job, request.job_id)
@@ -128,10 +148,8 @@ def cancel(session: Session, request_id: str, now: datetime) -> Request:
     others = [r for r in of_job(session, job.id) if r.id != request.id]
     if job.state == "running" and others:
         raise Problem(409, "job_running", "Other requests are being carried out in the same job; it cannot be stopped for one of them.")
-    if jobs.is_final(job.state):
+    if jobs.is_final(job.state) or (not others and not jobs.cancel(session, job.id, now=now)):
         raise Problem(409, "job_ended", "The new version is published; what is left is destroying the old data.")
-    if not others:
-        jobs.cancel(session, job.id, now=now)
     request.state, request.finished_at = "cancelled", now
     return request
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import select
 
-from service import auth, idempotency
+from service import auth, idempotency, locks
 from service.db import now
 from service.deps import IdempotencyKey, MayAdmin, OpenHome, tag_of
 from service.idempotency import Stored
@@ -46,6 +46,7 @@ def list_keys(home: OpenHome, caller: MayAdmin) -> Any:
 def revoke(key_id: str, home: OpenHome, caller: MayAdmin) -> None:
     """Revoke a key at once. The last key with model:admin stays: nobody could make another."""
     with home.db.write() as session:
+        locks.exclusive(session, "keys")
         key = session.get(ApiKey, key_id)
         if key is None:
             raise not_found("key")
