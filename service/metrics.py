@@ -11,7 +11,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
-from sqlalchemy import JSON, Float, case, cast, column, func, literal, select, true
+from sqlalchemy import Float, case, cast, column, func, null, select, true
 from sqlalchemy.orm import Session
 
 from service import presence
@@ -77,7 +77,7 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 def _waiting(session: Session, moment: datetime) -> Metric:
     due = select(Job.queue, func.min(Job.run_after)).where(Job.state == "queued", Job.run_after <= moment).group_by(Job.queue)
-    oldest = dict(session.execute(due).tuples().all())
+    oldest = dict(session.execute(due).all())
     age = GaugeMetricFamily("expunge_queue_age_seconds", "How long the oldest due job has waited; 0 where none waits.", labels=["queue"])
     for queue in get_args(Queue):
         age.add_metric([queue], _age(oldest.get(queue), moment))
@@ -86,7 +86,7 @@ def _waiting(session: Session, moment: datetime) -> Metric:
 
 def _events(session: Session) -> Iterator[Metric]:
     kinds = [kind for kind, _ in FAMILIES.values()]
-    counted = dict(session.execute(select(Event.kind, func.count()).where(Event.kind.in_(kinds)).group_by(Event.kind)).tuples().all())
+    counted = dict(session.execute(select(Event.kind, func.count()).where(Event.kind.in_(kinds)).group_by(Event.kind)).all())
     for name, (kind, text) in FAMILIES.items():
         yield CounterMetricFamily(name, text, value=counted.get(kind, 0))
 
@@ -96,7 +96,7 @@ def _phases(session: Session) -> Metric:
     postgresql = session.get_bind().dialect.name == "postgresql"
     each, type_of = (func.json_each_text, func.json_typeof) if postgresql else (func.json_each, func.json_type)
     # A job without seconds may hold NULL or JSON's null, and PostgreSQL refuses to take a null apart.
-    written = case((type_of(Job.seconds) == "object", Job.seconds), else_=cast("{}", JSON) if postgresql else literal("{}"))
+    written = case((type_of(Job.seconds) == "object", Job.seconds), else_=null())
     phase = each(written).table_valued(column("key"), column("value"))
     spent = (
         select(Job.kind, phase.c.key, func.count(), func.sum(cast(phase.c.value, Float)))
@@ -112,7 +112,7 @@ def _phases(session: Session) -> Metric:
 
 
 def _requests(session: Session, moment: datetime) -> Iterator[Metric]:
-    counted = dict(session.execute(select(Request.state, func.count()).group_by(Request.state)).tuples().all())
+    counted = dict(session.execute(select(Request.state, func.count()).group_by(Request.state)).all())
     requests = GaugeMetricFamily("expunge_requests", "Requests to forget, by state.", labels=["state"])
     for state in get_args(RequestState):
         requests.add_metric([state], counted.get(state, 0))
