@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.checks import Readiness
+from service.deps import OpenHome
 from service.metrics import Metrics
 
 router = APIRouter(tags=["health"])
@@ -51,3 +52,12 @@ def ready(readiness: Annotated[Readiness, Depends(_readiness)], response: Respon
 def metrics(metrics: Annotated[Metrics, Depends(_metrics)]) -> Response:
     """Counts and ages in Prometheus' text format, computed from the record: every API process tells the same."""
     return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/.well-known/expunge-keys.json")
+def signing_keys(home: OpenHome) -> dict[str, Any]:
+    """The public keys that certificates are signed with. Pin the fingerprint by another way than this address."""
+    signer = home.signer
+    return {
+        "keys": [{"fingerprint": signer.fingerprint, "algorithm": "ECDSA P-256 SHA-256", "pem": signer.public_pem.decode(), "active": True}]
+    }
