@@ -1,11 +1,11 @@
-"""`expunge serve`: the whole service in one process, with one warm child for the computing. No server to install."""
+"""`expunge serve`: the whole service in one process with one warm child, no server to install; or, over servers, its API alone."""
 
 from __future__ import annotations
 
 import socket
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 
@@ -15,9 +15,9 @@ from service.db import now
 from service.deadlines import Deadlines
 from service.dispatcher import Dispatcher, recover
 from service.home import Home, open_home
+from service.leader import Leader
 from service.logs import Traced
 from service.settings import Settings
-from workers.runner import Runner
 
 GONE_MS = 60_000
 """How long sent bytes may go unacknowledged before the peer counts as gone; the system's own patience is a quarter of an hour."""
@@ -37,21 +37,22 @@ def serve(settings: Settings, *, key_file: Path | None, announce: Any) -> None:
         announce: called with one line of text at a time: the address, and the first key, once.
 
     Raises:
-        NotLoopback, DataDirectoryInUse.
+        NotLoopback, DataDirectoryInUse; SchemaBehind: distributed, before `expunge migrate`.
     """
-    if settings.host not in LOOPBACK:
+    if not settings.distributed and settings.host not in LOOPBACK:
         raise NotLoopback(f"the embedded service listens on loopback only, not on {settings.host}; put a TLS proxy in front of it")
     logs.configure()
     home = open_home(settings)
     try:
-        recover(home)
+        if not settings.distributed:  # alone on the data: whatever was running is not
+            recover(home)
         first = _first_key(home, key_file)
         listener = _listener(settings)
         address = f"http://{'[::1]' if ':' in settings.host else settings.host}:{listener.getsockname()[1]}"
         announce(f"listening on {address}")
         if first:
             announce(f"first API key, shown once: {first}")
-        _run(home, listener)
+        _run(home, listener, _distributed(home) if settings.distributed else _embedded(home))
     finally:
         home.close()
 
@@ -69,10 +70,30 @@ def _listener(settings: Settings) -> socket.socket:
     return listener
 
 
-def _run(home: Home, listener: socket.socket) -> None:
+class Part(Protocol):
+    """What runs beside the API until it is stopped."""
+
+    def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def _embedded(home: Home) -> list[Part]:
+    from workers.runner import Runner
+
     hint = threading.Event()
-    runner, dispatcher = Runner(home, hint), Dispatcher(home, hint.set)
-    threads = [threading.Thread(target=runner.run, name="runner"), threading.Thread(target=dispatcher.run, name="dispatcher")]
+    return [Runner(home, hint), Dispatcher(home, hint.set)]
+
+
+def _distributed(home: Home) -> list[Part]:
+    # Here and not above: a service of one process needs no message broker, and an API process no runner.
+    from workers.hints import Hints
+
+    return [Dispatcher(home, Hints(home), leader=Leader(home.settings.database_url, "dispatcher"))]
+
+
+def _run(home: Home, listener: socket.socket, parts: list[Part]) -> None:
+    threads = [threading.Thread(target=part.run, name=type(part).__name__) for part in parts]
     for thread in threads:
         thread.start()
     server = uvicorn.Server(
@@ -88,8 +109,8 @@ def _run(home: Home, listener: socket.socket) -> None:
     try:
         server.run(sockets=[listener])
     finally:
-        runner.stop()
-        dispatcher.stop()
+        for part in parts:
+            part.stop()
         for thread in threads:
             thread.join()
 

@@ -234,13 +234,13 @@ def charge(session: Session, held: Claim, *, now: datetime, max_attempts: int, w
     return False
 
 
-def give_back(session: Session, held: Claim, *, now: datetime, why: str) -> None:
-    """Queue a job again at once and charge nothing: the worker ends, or what it needs is away.
+def give_back(session: Session, held: Claim, *, now: datetime, why: str, later: timedelta = timedelta()) -> None:
+    """Queue a job again and charge nothing: the worker ends, or what it needs is away.
 
     Raises:
         LostLease: somebody else has it already.
     """
-    _move(session, held, state="queued", lease_until=None, phase=None, run_after=now)
+    _move(session, held, state="queued", lease_until=None, phase=None, run_after=now + later)
     _record(session, held.job_id, now, "given_back", {"why": why})
 
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.blobs import open_vault
+from service.blobs import StoreUnavailable, open_vault
 from service.settings import Settings
 from workers.artifacts import Shelf
 from workers.device import deterministic, hardware
@@ -45,6 +45,8 @@ def _run(plan: dict[str, Any], shelf: Shelf, out: TextIO) -> dict[str, Any]:
         return {"outcome": STEPS[plan["kind"]](plan, shelf, report)}
     except Failure as failure:
         return {"failure": failure.document()}
+    except StoreUnavailable as error:
+        return {"away": error.blob_id}
     except Exception as error:  # the process boundary; type and place alone, because a message may hold personal data
         last = traceback.extract_tb(error.__traceback__)[-1]
         return {"crash": {"type": type(error).__name__, "where": f"{Path(last.filename).name}:{last.lineno}"}}
