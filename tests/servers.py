@@ -102,9 +102,9 @@ def private_postgres(tmp: Path | None = None, **settings: str) -> Iterator[Serve
     """
     found = postgres_bin()
     assert found is not None
-    who = _unprivileged()
+    who = unprivileged()
     with _directory(tmp, who) as directory:
-        data, port = directory / "data", _free_port()
+        data, port = directory / "data", free_port()
         making = [str(found / "initdb"), "-D", str(data), "-U", "expunge", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         made = subprocess.run(making, capture_output=True, text=True, cwd=directory, check=False, **who)
         assert made.returncode == 0, made.stderr
@@ -146,9 +146,9 @@ def private_redis(tmp: Path | None = None) -> Iterator[Server]:
     """A Redis of one's own that forgets everything when it stops: hints are all that it ever holds."""
     program = shutil.which("redis-server")
     assert program is not None
-    who = _unprivileged()
+    who = unprivileged()
     with _directory(tmp, who) as directory:
-        port = _free_port()
+        port = free_port()
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(directory)]
 
         def answers() -> bool:
@@ -174,7 +174,7 @@ def _administer(server: Server, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def _unprivileged() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """How to start a process as nobody in particular: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
@@ -193,7 +193,7 @@ def _directory(tmp: Path | None, who: dict[str, Any]) -> Iterator[Path]:
         yield directory
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
