@@ -1,6 +1,6 @@
 """Blobs in a bucket: one object for a small blob; for a larger one objects of eight records each, and a last one that makes it appear.
 
-    <id>/whole    records | trailer | 0 u32                       a blob of fewer than eight chunks, there or not in one request
+    <id>/whole    records | trailer | 0 u32                       a blob of at most eight chunks, there or not in one request
     <id>/00000    eight records                                   and so on
     <id>/end      the records that are left | trailer | how many objects came before, u32
 
@@ -123,7 +123,8 @@ class S3Store:
         length = (min(stop, (number + 1) * _GROUP) - start) * RECORD
         found = self._read(blob_id, f"{number:05}", first * RECORD, length)
         if found is not None:
-            return found[0]
+            content, size = found
+            return content if size == _GROUP * RECORD else memoryview(b"")  # Cut or lengthened: as good as not there.
         group = self._last_object(blob_id, _END, first * RECORD, length)
         if group is None:
             raise BlobMissing(blob_id)
@@ -168,23 +169,24 @@ class _Begun:
         self.objects = 0
 
     def add(self, record: Octets) -> None:
-        """Keep a record; a full group before it goes out, since only the last object may hold the trailer."""
-        if len(self._held) == _GROUP:
-            self._put(f"{self.objects:05}")
+        """Keep a record. A group goes out once two more follow: the last two, a chunk that may be short and the trailer, stay together."""
         self._held.append(bytes(record))
+        if len(self._held) == _GROUP + 2:
+            self._put(f"{self.objects:05}", _GROUP)
 
     def finish(self) -> None:
         """Put the last object."""
         self._held.append(_COUNT.pack(self.objects))
-        self._put(_END if self.objects else _WHOLE)
+        self._put(_END if self.objects else _WHOLE, len(self._held))
 
-    def _put(self, name: str) -> None:
+    def _put(self, name: str, records: int) -> None:
+        content = b"".join(self._held[:records])
+        del self._held[:records]
         with _answering(self._blob_id):
             try:
-                obstore.put(self._bucket, f"{self._blob_id}/{name}", b"".join(self._held), mode="create", use_multipart=False)
+                obstore.put(self._bucket, f"{self._blob_id}/{name}", content, mode="create", use_multipart=False)
             except AlreadyExistsError:
                 raise BlobExists(self._blob_id) from None
-        self._held.clear()
         self.objects += 1
 
 
