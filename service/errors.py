@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from service.blobs import StoreFull
+from service.blobs import StoreFull, StoreUnavailable
 from service.db import OUTAGE
 from service.problem import Problem, at
 
@@ -26,7 +26,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(StoreFull, _full)
-    for kind in OUTAGE:
+    for kind in (*OUTAGE, StoreUnavailable):
         app.add_exception_handler(kind, _outage)
     app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(Exception, _unexpected)
@@ -64,7 +64,7 @@ def _full(_: Request, error: Exception) -> JSONResponse:
 def _outage(_: Request, error: Exception) -> JSONResponse:
     # Whether a commit that was cut off took place is unknown: the same key makes asking again safe.
     detail = "The record cannot be reached. Whether this was accepted is unknown: send it again with the same Idempotency-Key."
-    LOG.error("the database is away: %s", type(error).__name__)
+    LOG.error("a server is away: %s", type(error).__name__)
     return answer(Problem(503, "record_unavailable", detail, headers={"Retry-After": "2"}))
 
 

@@ -122,9 +122,12 @@ def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None
     chosen = select(Job.id).where(_startable(now)).order_by(*_turn(now)).limit(1)
     if queue is not None:
         chosen = chosen.where(Job.queue == queue)
+    # The weaker lock (FOR NO KEY UPDATE): FOR UPDATE would keep requests that are just joining from pointing at the job, while the
+    # claim waits for them.
+    chosen = chosen.with_for_update(skip_locked=True, key_share=True, of=Job)
     return (
         update(Job)
-        .where(Job.id == chosen.with_for_update(skip_locked=True, of=Job).scalar_subquery(), Job.state == "queued")
+        .where(Job.id == chosen.scalar_subquery(), Job.state == "queued")
         .values(
             state="running", fence=Job.fence + 1, worker=worker, lease_until=now + lease, started_at=now, progress=0.0, phase="starting"
         )

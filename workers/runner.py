@@ -70,7 +70,8 @@ class Runner:
             self._hint.clear()
             self.look()
             self._hint.wait(LOOK)
-        self._discard_child()
+        with self._turn:  # another thread may be about to give its job back
+            self._discard_child()
         self._leave()
 
     def look(self) -> None:
