@@ -27,6 +27,7 @@ NEAR = {"overdue": timedelta(0), "1d": timedelta(days=1), "3d": timedelta(days=3
 
 FAMILIES = {
     "expunge_leases_lost_total": ("lease_lost", "Jobs taken from a worker that gave no sign of life."),
+    "expunge_given_back_total": ("given_back", "Jobs that a worker handed back by itself: it was stopped, or its database was away."),
     "expunge_retries_total": ("retry", "Failures charged to jobs that were begun again."),
 }
 
