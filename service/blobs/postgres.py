@@ -146,9 +146,8 @@ def _named(blob_id: str) -> Iterator[None]:
     """Name what went wrong as what the caller can do about it.
 
     Raises:
-        BlobMissing: the blob was removed while it was written.
         StoreFull: the server had no room.
-        StoreUnavailable: it cannot be reached, stopped, or refuses.
+        StoreUnavailable: it cannot be reached, stopped, or no longer knows of what was begun.
     """
     try:
         yield
@@ -156,8 +155,7 @@ def _named(blob_id: str) -> Iterator[None]:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if isinstance(cause, errors.DiskFull):
             raise StoreFull(blob_id) from None
-        if isinstance(cause, errors.ForeignKeyViolation):
-            raise BlobMissing(blob_id) from None
-        if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | TimeoutError):
+        # The last: the claim is gone, removed by somebody else or lost with a server that fell; nothing was kept either way.
+        if isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError | TimeoutError | errors.ForeignKeyViolation):
             raise StoreUnavailable(blob_id) from error
         raise

@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 
 from service import migrate
 from service.blobs import Vault, open_vault
+from service.blobs.postgres import PostgresStore
 from tests.servers import Server, postgres_bin, private_postgres
 
 BUCKET = "expunge-blobs"
@@ -62,7 +63,10 @@ def _postgres(root: Path, request: pytest.FixtureRequest) -> Place:
             found = cursor.execute("SELECT blob, trailer FROM blobs UNION ALL SELECT blob, data FROM blob_chunks").fetchall()
         return b"".join(blob.encode() + (data or b"") for blob, data in found)
 
-    return _place("postgres:", root, rows, url)
+    place = _place("postgres:", root, rows, url)
+    assert isinstance(place.vault.blobs, PostgresStore)
+    request.addfinalizer(place.vault.blobs.close)  # Hundreds of vaults in one process would use up the server's connections.
+    return place
 
 
 _prefixes = itertools.count()

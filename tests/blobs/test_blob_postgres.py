@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alembic import command
 from service import migrate
 from service.blobs import BlobExists, BlobMissing, KeyMissing, StoreUnavailable, Vault, open_vault
 from service.blobs.port import CHUNK, RECORD
+from service.blobs.postgres import PostgresStore
 from tests.servers import Server, postgres_bin, private_postgres
 
 PLAIN = random.Random(8).randbytes(5 * CHUNK)
@@ -29,9 +31,18 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
+@contextmanager
+def opened(url: str, root: Path) -> Iterator[Vault]:
+    vault = open_vault("postgres:", root / "keys", data_dir=root, database_url=url)
+    assert isinstance(vault.blobs, PostgresStore)
+    yield vault
+    vault.blobs.close()
+
+
 @pytest.fixture
-def vault(blob_database: str, tmp_path: Path) -> Vault:
-    return open_vault("postgres:", tmp_path / "keys", data_dir=tmp_path, database_url=blob_database)
+def vault(blob_database: str, tmp_path: Path) -> Iterator[Vault]:
+    with opened(blob_database, tmp_path) as vault:
+        yield vault
 
 
 @pytest.fixture
@@ -45,8 +56,9 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def own_vault(own_server: Server, tmp_path: Path) -> Vault:
-    return open_vault("postgres:", tmp_path / "keys", data_dir=tmp_path, database_url=own_server.url)
+def own_vault(own_server: Server, tmp_path: Path) -> Iterator[Vault]:
+    with opened(own_server.url, tmp_path) as vault:
+        yield vault
 
 
 def test_a_chunk_is_a_row_of_a_mebibyte_kept_as_it_is(vault: Vault, blob_database: str) -> None:
@@ -61,7 +73,7 @@ def test_a_chunk_is_a_row_of_a_mebibyte_kept_as_it_is(vault: Vault, blob_databas
 def test_a_slow_client_holds_no_connection_and_no_transaction(vault: Vault, blob_database: str) -> None:
     busy = (
         "SELECT count(*), count(*) FILTER (WHERE state <> 'idle' OR backend_xmin IS NOT NULL)"
-        " FROM pg_stat_activity WHERE application_name = 'expunge-blobs' AND datname = current_database()"
+        " FROM pg_stat_activity WHERE application_name = 'expunge-blobs'"
     )
     seen = []
 
@@ -77,7 +89,7 @@ def test_a_slow_client_holds_no_connection_and_no_transaction(vault: Vault, blob
     assert len(seen) == 10
     assert {held for _, held in seen} == {0}
     assert min(connections for connections, _ in seen) >= 1  # The view shows them.
-    assert max(connections for connections, _ in seen) <= 6
+    assert max(connections for connections, _ in seen) <= 2
 
 
 def test_an_unfinished_write_is_no_blob_and_blocks_its_id_until_shredded(vault: Vault, blob_database: str) -> None:
@@ -108,7 +120,7 @@ def test_a_writer_whose_blob_was_removed_meanwhile_stores_nothing_more(vault: Va
             if i > at:
                 left.append(i)
 
-    with pytest.raises((BlobMissing, StoreUnavailable)):
+    with pytest.raises(StoreUnavailable):
         vault.put("up-1", source())
 
     assert left == []
