@@ -13,6 +13,8 @@ import httpx
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from service import checks
+from service.blobs import NoSuchStore
+from service.blobs.keys import KeysExposed
 from service.checks import Finding
 from service.db import Database
 from service.home import vault_of
@@ -80,9 +82,17 @@ def _records(settings: Settings) -> Iterator[Finding]:
             return
         yield checks.workers(settings, db)
         if settings.keys_path.exists():
-            yield checks.blobs(vault_of(settings))
+            yield _blobs(settings)
     finally:
         db.close()
+
+
+def _blobs(settings: Settings) -> Finding:
+    try:
+        vault = vault_of(settings)
+    except (NoSuchStore, KeysExposed, OSError) as error:
+        return Finding("blobs", str(error), "See EXPUNGE_BLOBS and EXPUNGE_KEYS_DIR.")
+    return checks.blobs(vault)
 
 
 def _packages(settings: Settings) -> Finding:

@@ -203,6 +203,14 @@ def test_the_doctor_names_open_keys_a_spoilt_signing_key_and_servers_that_are_aw
     assert "hunter2" not in json.dumps(document) + stderr
 
 
+@pytest.mark.parametrize("place", ["postgres:", "nowhere:x", "s3:"])
+def test_the_doctor_names_a_place_for_blobs_that_cannot_be(live: Live, tmp_path: Path, place: str) -> None:
+    code, document, _ = run_doctor(tmp_path, EXPUNGE_DATA_DIR=str(live.directory / "data"), EXPUNGE_BLOBS=place, EXPUNGE_PORT="9")
+
+    assert code == 1
+    assert "EXPUNGE_BLOBS" in said(document, "blobs")["said"]
+
+
 def test_the_doctor_names_the_setting_that_is_wrong(tmp_path: Path) -> None:
     own = {k: v for k, v in os.environ.items() if not k.startswith("EXPUNGE_")} | {"PYTHONPATH": str(ROOT), "EXPUNGE_PORT": "none"}
 
