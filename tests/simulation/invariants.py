@@ -20,7 +20,7 @@ from service.tables import Certificate, Dataset, Event, Job, LogLeaf, Model, Req
 from tests.simulation.computing import POISON, weights_of
 from tests.simulation.world import World
 
-INJECTED = {"worker process died", "OperationalError", "Poison"}
+INJECTED = {"worker process died", "Poison"}
 """Reasons for which a job may be charged: whatever else is charged was not injected, but is wrong in the service."""
 
 
@@ -162,10 +162,7 @@ def _blobs(session: Session, world: World) -> None:
     for blob in destroyed:
         assert blob not in world.keys and blob not in world.blobs, "a destroyed blob is still there"
     for blob in erasure.referenced(session) - destroyed:
-        try:
-            world.vault.read(blob)
-        except BlobError as error:
-            raise AssertionError(f"the record points at a blob that cannot be read: {error}") from error
+        _read(world, blob)
     gone = [blob for (blob,) in session.execute(select(Request.body_blob).where(Request.state.in_(FINAL_REQUEST))) if blob]
     assert not gone, "an ended request still points at what was asked"
 
@@ -184,4 +181,7 @@ def _log(session: Session) -> None:
 
 
 def _read(world: World, blob: str) -> Any:
-    return json.loads(world.vault.read(blob))
+    try:
+        return json.loads(world.vault.read(blob))
+    except BlobError as error:
+        raise AssertionError(f"the record points at a blob that cannot be read: {error}") from error

@@ -187,7 +187,8 @@ def _worker(world: World, number: int) -> None:
     while True:
         try:
             with world.process():
-                workers.runner.Runner(world.home(), world.listen(number)).run()  # type: ignore[arg-type]
+                hint: Any = world.listen(number)
+                workers.runner.Runner(world.home(), hint, queue="cpu").run()
         except ProcessDied:
             world.baton.sleep(world.random.random() * 3, "down")
 

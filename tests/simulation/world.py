@@ -164,7 +164,7 @@ class World:
 
     def name(self, prefix: str) -> str:
         self._names += 1
-        return f"{prefix}_{self._names:012x}{self.random.getrandbits(64):016x}"
+        return f"{prefix}_{int(self.now().timestamp() * 1000):012x}{self._names:04x}{self.random.getrandbits(48):012x}"
 
     def home(self) -> Home:
         """What one process holds: its own locks around the shared record."""
