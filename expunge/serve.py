@@ -16,8 +16,8 @@ from service.deadlines import Deadlines
 from service.dispatcher import Dispatcher, recover
 from service.home import Home, open_home
 from service.leader import Leader
-from service.logs import Traced
 from service.settings import Settings
+from service.traces import Traced
 
 GONE_MS = 60_000
 """How long sent bytes may go unacknowledged before the peer counts as gone; the system's own patience is a quarter of an hour."""

@@ -13,7 +13,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import jobs, migrate, presence
+from service import ids, jobs, migrate, presence
 from service.blobs import BlobError, StoreFull, Vault
 from service.db import Database, now
 from service.settings import Settings
@@ -65,7 +65,7 @@ def migrations(db: Database) -> Finding:
 
 def blobs(vault: Vault) -> Finding:
     """Store a few bytes, read them, destroy them: the whole way that every blob goes."""
-    probe, said = f"probe-{secrets.token_hex(8)}", secrets.token_bytes(32)
+    probe, said = ids.new("up"), secrets.token_bytes(32)  # named like an upload: what a crash leaves of it is swept like one
     try:
         try:
             vault.put(probe, said)

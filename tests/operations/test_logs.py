@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service import logs
+from service import logs, traces
 from tests.live import Live
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -84,7 +84,7 @@ def test_probes_are_answered_without_a_line(live: Live) -> None:
     ],
 )  # fmt: skip
 def test_a_traceparent_that_is_not_valid_begins_a_new_trace(header: str | None) -> None:
-    trace = logs.trace_of(header)
+    trace = traces.trace_of(header)
 
     assert trace.trace != TRACE and len(trace.trace) == 32 and trace.trace.strip("0")
     assert trace.header == f"00-{trace.trace}-{trace.span}-00"
@@ -92,7 +92,7 @@ def test_a_traceparent_that_is_not_valid_begins_a_new_trace(header: str | None) 
 
 @pytest.mark.parametrize("header", [f"00-{TRACE}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01-what-comes-later"])
 def test_a_valid_traceparent_of_this_or_a_later_version_is_gone_on_with(header: str) -> None:
-    trace = logs.trace_of(header)
+    trace = traces.trace_of(header)
 
     assert (trace.trace, trace.flags) == (TRACE, "01")
     assert trace.span != SPAN

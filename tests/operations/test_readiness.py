@@ -59,7 +59,7 @@ def test_all_is_well_with_servers_a_schema_and_a_worker(settings: Settings, reco
 
     assert wrong(found) == {}
     assert found["workers"].found == "1 for cpu"
-    assert list(vault_of(settings).ids("probe-")) == []
+    assert list(vault_of(settings).ids()) == []
 
 
 def test_without_workers_requests_are_still_accepted_and_the_idle_queue_is_named(settings: Settings, records: Database) -> None:
@@ -134,7 +134,7 @@ def test_blobs_that_cannot_be_written_are_named(tmp_path: Path) -> None:
     records.close()
 
     assert found.wrong and found.blocks
-    assert list(vault.keys.ids("probe-")) == []
+    assert list(vault.keys.ids()) == []
 
 
 def test_a_clock_that_is_wrong_is_named(settings: Settings, records: Database, monkeypatch: pytest.MonkeyPatch) -> None:
