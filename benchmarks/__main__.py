@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, forget, latency, machine, removals
+from benchmarks import accuracy, forget, latency, machine, removals, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Run] = {
     removals.NAME: lambda asked, keep: removals.run(),
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
+    transfer.NAME: lambda asked, keep: transfer.run(),
 }
 
 MINUTES = {
@@ -25,6 +26,7 @@ MINUTES = {
     removals.NAME: (removals.MINUTES, 0),
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
+    transfer.NAME: (transfer.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 

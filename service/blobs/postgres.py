@@ -49,10 +49,13 @@ _END: Final = """
     FROM blobs b WHERE blob = %s AND trailer IS NOT NULL
 """
 
-_RECORD: Final = """
-    SELECT c.data FROM blobs b LEFT JOIN blob_chunks c ON c.blob = b.blob AND c.number = %s
-    WHERE b.blob = %s AND b.trailer IS NOT NULL
+_RECORDS: Final = """
+    SELECT c.number, c.data FROM blobs b LEFT JOIN blob_chunks c ON c.blob = b.blob AND c.number >= %s AND c.number < %s
+    WHERE b.blob = %s AND b.trailer IS NOT NULL ORDER BY c.number
 """
+
+_AT_ONCE: Final = 4
+"""Records a query: what a question costs is shared, and memory stays small."""
 
 _REMOVE: Final = "DELETE FROM blobs WHERE blob = %s"
 
@@ -88,20 +91,24 @@ class PostgresStore:
 
     def end(self, blob_id: str) -> End:
         """Give the trailer and the true length of all rows."""
-        row = self._one(blob_id, _END, (blob_id,))
+        with self._cursor(blob_id) as cursor:
+            row = cursor.execute(_END, (blob_id,)).fetchone()
         if row is None:
             raise BlobMissing(blob_id)
         return End(row[0], int(row[1]))
 
     def records(self, blob_id: str, start: int, stop: int) -> Iterator[Octets]:
-        """Yield records, each by a query of its own: a reader that waits for its client holds nothing here."""
-        for number in range(start, stop):
-            row = self._one(blob_id, _RECORD, (number, blob_id))
-            if row is None:
+        """Yield records, a few by each query: a reader that waits for its client holds nothing here."""
+        while start < stop:
+            with self._cursor(blob_id) as cursor:
+                rows = cursor.execute(_RECORDS, (start, min(stop, start + _AT_ONCE), blob_id)).fetchall()
+            if not rows:
                 raise BlobMissing(blob_id)
-            if row[0] is None:
-                return
-            yield row[0]
+            for number, data in rows:
+                if number != start:
+                    return
+                yield data
+                start += 1
 
     def remove(self, blob_id: str) -> None:
         """Delete the blob and its chunks, or the rest of an interrupted write; a writer that still runs can add no more."""
@@ -120,10 +127,6 @@ class PostgresStore:
     def _run(self, blob_id: str, statement: str, values: tuple[object, ...]) -> int:
         with self._cursor(blob_id) as cursor:
             return cursor.execute(statement, values).rowcount
-
-    def _one(self, blob_id: str, statement: str, values: tuple[object, ...]) -> Any:
-        with self._cursor(blob_id) as cursor:
-            return cursor.execute(statement, values).fetchone()
 
     @contextmanager
     def _cursor(self, blob_id: str) -> Iterator[psycopg.Cursor[Any]]:
