@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import DateTime, Engine, TypeDecorator, create_engine, event
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
@@ -28,6 +31,10 @@ PATIENT = {
     "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=60s -c timezone=UTC",
 }
 """How PostgreSQL is connected to; every wait has an end."""
+
+
+IDLE = 1.0
+"""Seconds after which a pooled connection is tried before it is used: each try costs a round trip."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -62,16 +69,18 @@ class Database:
         self.engine: Engine = (
             create_engine(url, connect_args={"timeout": 10})
             if sqlite
-            else create_engine(
-                url, connect_args=PATIENT, pool_pre_ping=True, pool_size=connections, max_overflow=connections, pool_timeout=10
-            )
+            else create_engine(url, connect_args=PATIENT, pool_size=connections, max_overflow=connections, pool_timeout=10)
         )
         self._lock = threading.Lock() if sqlite else nullcontext()
         if sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
             self._reader, self._writer = self.engine, self.engine.execution_options(expunge_write=True)
+            self._glancer = self.engine
         else:
+            event.listen(self.engine, "checkin", _note_use)
+            event.listen(self.engine, "checkout", partial(_try_if_idle, self.engine))
+            self._glancer = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
 
@@ -82,6 +91,12 @@ class Database:
             yield session
 
     @contextmanager
+    def glance(self) -> Iterator[Session]:
+        """A session for a single question, which needs no transaction to be of one moment."""
+        with Session(self._glancer, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: committed when the block ends, rolled back when it raises."""
         with self._lock, Session(self._writer, expire_on_commit=False, info={"writes": True}) as session, session.begin():
@@ -89,6 +104,19 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _note_use(connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _try_if_idle(engine: Engine, connection: Any, record: Any, _: Any) -> None:
+    """Try a connection that has rested before it is used again: a server that restarted meanwhile must not fail a caller."""
+    if time.monotonic() - record.info.get("used", math.inf) > IDLE:
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise InvalidatePoolError from error
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

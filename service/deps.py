@@ -27,7 +27,7 @@ OpenHome = Annotated[Home, Depends(_home)]
 
 
 def caller(home: OpenHome, authorization: Annotated[str | None, Header()] = None) -> Caller:
-    with home.db.read() as session:
+    with home.db.glance() as session:
         return auth.authenticate(session, authorization)
 
 

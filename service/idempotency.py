@@ -62,13 +62,22 @@ def reserve(session: Session, caller: str, key: str | None, now: datetime) -> No
         session.flush()
 
 
-def keep(session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime) -> None:
+def keep(
+    session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime, *, reserved: bool = False
+) -> None:
+    """Keep an answer under a key for which `recall` found none.
+
+    Args:
+        reserved: the key was marked as running.
+    """
     if key is not None:
-        session.merge(
-            Answer(
-                caller=caller, key=key, body_tag=body_tag, status=answer.status, headers=answer.headers, body=answer.body, created_at=now
-            )
+        row = Answer(
+            caller=caller, key=key, body_tag=body_tag, status=answer.status, headers=answer.headers, body=answer.body, created_at=now
         )
+        if reserved:
+            session.merge(row)
+        else:
+            session.add(row)
 
 
 def release(session: Session, caller: str, key: str | None) -> None:

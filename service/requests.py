@@ -87,6 +87,7 @@ def receive(
     )
     session.add(request)
     session.flush()
+    session.info["at hand"] = model, job  # a session holds its rows weakly: `shown` would read both again
     return request
 
 

@@ -81,7 +81,7 @@ def _finish(home: Home, caller: Caller, key: str | None, name: str, sealed: Seal
         session.flush()
         job = jobs.submit(session, kind="validate", dataset_id=dataset.id, model_id=None, method=None, now=now())
         stored = Stored(202, {"Location": f"/jobs/{job.id}", "Retry-After": "1"}, shown(session, dataset).model_dump(mode="json"))
-        idempotency.keep(session, caller.id, key, tag, stored, now())
+        idempotency.keep(session, caller.id, key, tag, stored, now(), reserved=True)
     return stored
 
 
