@@ -66,7 +66,9 @@ def _server(blobs: str, kind: str, where: str, database_url: str | None) -> Blob
     # Imported when asked for: a client library costs time at start, and S3's is an extra.
     if kind == "postgres":
         if where or not (database_url or "").startswith("postgresql"):
-            raise NoSuchStore("EXPUNGE_BLOBS=postgres: takes no address; it uses EXPUNGE_DATABASE_URL, which must be postgresql+psycopg://...")
+            raise NoSuchStore(
+                "EXPUNGE_BLOBS=postgres: takes no address; it uses EXPUNGE_DATABASE_URL, which must be postgresql+psycopg://..."
+            )
         from service.blobs.postgres import PostgresStore
 
         return PostgresStore(str(database_url))

@@ -29,7 +29,9 @@ def test_a_setting_that_names_no_place_is_refused_with_those_there_are(tmp_path:
         open_vault(blobs, tmp_path / "keys", data_dir=tmp_path, database_url=None)
 
 
-@pytest.mark.parametrize(("blobs", "url"), [("postgres:", None), ("postgres:", "sqlite:///x"), ("postgres:postgresql://u:secret@h/d", "postgresql://h")])
+@pytest.mark.parametrize(
+    ("blobs", "url"), [("postgres:", None), ("postgres:", "sqlite:///x"), ("postgres:postgresql://u:secret@h/d", "postgresql://h")]
+)
 def test_postgres_needs_the_service_database_and_takes_no_other(tmp_path: Path, blobs: str, url: str | None) -> None:
     with pytest.raises(NoSuchStore, match="EXPUNGE_DATABASE_URL") as raised:
         open_vault(blobs, tmp_path / "keys", data_dir=tmp_path, database_url=url)
