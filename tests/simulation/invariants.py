@@ -65,7 +65,7 @@ class Watcher:
     def _versions(self) -> None:
         jobs, certified = Counter[str](), Counter[str]()
         for model, state, job, files, certificate in self.record.execute(
-            "SELECT v.model_id, v.state, v.job_id, v.files, c.statement FROM versions v LEFT JOIN certificates c ON c.statement = v.statement"
+            "SELECT model_id, v.state, v.job_id, v.files, c.statement FROM versions v LEFT JOIN certificates c ON c.statement = v.statement"
         ):
             assert certificate, f"a version of {model} has no certificate"
             blob, fence = json.loads(files)["user.safetensors"]["blob"], self.jobs[job][1]

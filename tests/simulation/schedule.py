@@ -12,7 +12,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -199,10 +199,8 @@ def _dispatcher(world: World) -> None:
             with world.process():
                 dispatcher = Dispatcher(world.home(), world.send_hint if world.looks else lambda: None)
                 while True:
-                    try:
+                    with suppress(OperationalError):  # as `Dispatcher.run` does
                         dispatcher.round()
-                    except OperationalError:  # as `Dispatcher.run` does
-                        pass
                     world.baton.sleep(1.0, "round done")
         except ProcessDied:
             world.baton.sleep(world.random.random() * 3, "down")
