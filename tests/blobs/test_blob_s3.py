@@ -15,6 +15,7 @@ import pytest
 from obstore.store import S3Store
 
 from service.blobs import BlobDamaged, BlobExists, BlobMissing, NoSuchStore, StoreUnavailable, Vault, open_vault
+from service.blobs.keys import KeyDirectory
 from service.blobs.port import CHUNK, RECORD, TRAILER
 
 PLAIN = random.Random(9).randbytes(18 * CHUNK)
@@ -82,8 +83,9 @@ def test_an_unfinished_write_is_no_blob_and_blocks_its_id_until_shredded(vault: 
         vault.stat("up-1")
     with pytest.raises(BlobMissing):
         list(vault.blobs.records("up-1", 8, 9))
-    with pytest.raises(BlobExists):
-        vault.put("up-1", PLAIN)
+    for content in (PLAIN, b"small"):
+        with pytest.raises(BlobExists):
+            vault.put("up-1", content)
     assert list(vault.ids()) == ["up-1"]
     vault.shred("up-1")
     assert objects.sizes() == {}
@@ -104,6 +106,18 @@ def test_a_put_that_fails_takes_the_objects_it_had_put_with_it(vault: Vault, obj
 
     assert seen == [max(0, (chunks - 2) // 8)]
     assert objects.sizes() == {}
+
+
+@pytest.mark.parametrize(("first", "second"), [(b"small", PLAIN), (PLAIN, b"small")], ids=["large over small", "small over large"])
+def test_a_blob_of_another_shape_does_not_take_the_id(vault: Vault, objects: Objects, tmp_path: Path, first: bytes, second: bytes) -> None:
+    vault.put("up-1", first)
+    before = objects.sizes()
+
+    with pytest.raises(BlobExists):
+        Vault(vault.blobs, KeyDirectory(tmp_path / "other keys")).put("up-1", second)
+
+    assert objects.sizes() == before
+    assert vault.read("up-1") == first
 
 
 def test_an_object_that_is_there_is_never_replaced(vault: Vault, objects: Objects) -> None:
