@@ -24,6 +24,9 @@ LOW_DISK = 100 << 20
 SLOW_CLOCK = timedelta(seconds=2)
 """Leases are compared between machines: clocks further apart than this make a worker lose jobs that it holds."""
 
+LONGEST = 5.0
+"""Seconds for one check, whatever it waits for."""
+
 PATIENCE = 2.0
 """Seconds for one answer of Redis."""
 
@@ -141,27 +144,73 @@ def clock(db: Database) -> Finding:
     return Finding("clock", found="agrees with the database's")
 
 
+@dataclass(frozen=True)
+class _Check:
+    name: str
+    kept: float
+    """Seconds for which an answer stands."""
+    asks_database: bool
+    make: Callable[[], Finding]
+
+
 class Readiness:
     """The checks that `/readyz` makes, each kept for a moment: probes ask often, anybody may ask, and some checks write."""
 
     def __init__(self, settings: Settings, db: Database, vault: Vault) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[int, tuple[float, Finding]] = {}
-        self._checks: Sequence[tuple[float, Callable[[], Finding]]] = (
-            (0.5, lambda: database(db)),
-            (5.0, lambda: migrations(db)),
-            (5.0, lambda: blobs(vault)),
-            (5.0, lambda: room(settings)),
-            (1.0, lambda: hints(settings)),
-            (1.0, lambda: workers(settings, db)),
-            (60.0, lambda: clock(db)),
+        self._kept: dict[str, tuple[float, Finding]] = {}
+        self._asking: dict[str, _Asking] = {}
+        self._checks: Sequence[_Check] = (
+            _Check("database", 0.5, False, lambda: database(db)),
+            _Check("migrations", 5.0, True, lambda: migrations(db)),
+            _Check("blobs", 5.0, settings.blobs_place.startswith("postgres:"), lambda: blobs(vault)),
+            _Check("disk", 5.0, False, lambda: room(settings)),
+            _Check("hints", 1.0, False, lambda: hints(settings)),
+            _Check("workers", 1.0, True, lambda: workers(settings, db)),
+            _Check("clock", 60.0, True, lambda: clock(db)),
         )
 
     def findings(self) -> list[Finding]:
         with self._lock:
-            for index, (kept, check) in enumerate(self._checks):
-                at, finding = self._kept.get(index, (float("-inf"), None))
-                # What is wrong is looked at again soon: the first question after it is mended should say so.
-                if time.monotonic() - at > (min(kept, 1.0) if finding and finding.wrong else kept):
-                    self._kept[index] = time.monotonic(), check()
-            return [self._kept[index][1] for index in range(len(self._checks))]
+            found: list[Finding] = []
+            for check in self._checks:
+                # A server that says nothing costs seconds a question: the first that asks in vain asks for all.
+                away = check.asks_database and found[0].wrong
+                found.append(Finding(check.name, "unknown while the database does not answer") if away else self._made(check))
+            return found
+
+    def _made(self, check: _Check) -> Finding:
+        at, known = self._kept.get(check.name, (float("-inf"), None))
+        # What is wrong is looked at again soon: the first question after it is mended should say so.
+        if known is None or time.monotonic() - at > (min(check.kept, 1.0) if known.wrong else check.kept):
+            known = self._answer(check)
+            self._kept[check.name] = time.monotonic(), known
+        return known
+
+    def _answer(self, check: _Check) -> Finding:
+        asking = self._asking.pop(check.name, None) or _Asking(check.make)
+        found = asking.found(LONGEST)
+        if found is None:
+            self._asking[check.name] = asking  # one question at a time, however often it is put
+            return Finding(check.name, f"no answer within {LONGEST:.0f} s")
+        return found
+
+
+class _Asking:
+    """One check under way in a thread of its own: a frozen PostgreSQL keeps its connections alive and answers nothing, for ever."""
+
+    def __init__(self, make: Callable[[], Finding]) -> None:
+        self._make = make
+        self._found: list[Finding] = []
+        self._thread = threading.Thread(target=self._run, daemon=True, name="readiness")
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._make())
+        except Exception as error:  # the thread's boundary: whoever asks must be told all the same
+            self._found.append(Finding("check", f"a check failed ({type(error).__name__})"))
+
+    def found(self, timeout: float) -> Finding | None:
+        self._thread.join(timeout)
+        return self._found[0] if self._found else None

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from service import deadlines
+from tests.live import Live
 
 HALF = b"POST /forget HTTP/1.1\r\nHost: a\r\nX-Slow: "
 
@@ -137,3 +138,24 @@ def test_a_slow_but_steady_body_and_one_that_the_service_keeps_waiting_arrive_wh
 
     assert steady.text == str(15 * 1024)
     assert lazy.text == str(8 << 20)
+
+
+def test_the_service_itself_answers_beside_500_half_sent_requests_and_ends_them(live: Live) -> None:
+    address = live.client.base_url
+    with ExitStack() as stack:
+        peers = [stack.enter_context(connect(int(address.port or 0))) for _ in range(500)]
+        for peer in peers:
+            peer.send(HALF)
+        begun = time.monotonic()
+        answers = [live.client.get("/models").status_code for _ in range(20)]
+        waited = time.monotonic() - begun
+        open_ = set(peers)
+        while open_ and time.monotonic() - begun < deadlines.HEADER_SECONDS + 10:
+            for peer in select.select(list(open_), [], [], 0.5)[0]:
+                with suppress(ConnectionError):
+                    assert not peer.recv(4096)
+                open_.discard(peer)
+        ended = time.monotonic() - begun
+
+    assert answers == [200] * 20 and waited < 5
+    assert not open_ and ended > deadlines.HEADER_SECONDS - 5

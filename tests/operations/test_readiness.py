@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,11 @@ def test_without_the_database_nothing_is_accepted_and_the_same_process_recovers(
         records = Database(server.url)
         before = wrong(readiness(settings, records))
 
+        server.signal(signal.SIGSTOP)  # as good as a cable pulled: it takes connections and says nothing
+        begun = time.monotonic()
+        silent = readiness(settings, records)
+        waited = time.monotonic() - begun
+        server.signal(signal.SIGCONT)
         server.stop("immediate")
         without = readiness(settings, records)
         server.start()
@@ -106,7 +113,9 @@ def test_without_the_database_nothing_is_accepted_and_the_same_process_recovers(
         records.close()
 
     assert before == after == {"workers": False}
-    assert wrong(without)["database"] and wrong(without)["blobs"] and wrong(without)["migrations"]
+    for found in (silent, without):
+        assert wrong(found)["database"] and wrong(found)["blobs"] and wrong(found)["migrations"]
+    assert waited < 20
     # Anybody may ask: no address, user or password is told.
     assert not [f for f in without.values() if str(server.port) in str(f.wrong) or "127.0.0.1" in str(f.wrong)]
 
@@ -146,6 +155,17 @@ def test_a_clock_that_is_wrong_is_named(settings: Settings, records: Database, m
 
     assert right.wrong is None
     assert "6.0 s from the database's" in str(ahead.wrong)
+
+
+def test_answers_are_kept_for_a_moment_because_some_checks_write(settings: Settings, records: Database) -> None:
+    vault = vault_of(settings)
+    asked = Readiness(settings, records, vault)
+
+    first = asked.findings()
+    (settings.keys_path / "blobs").chmod(0o500)
+    second = asked.findings()
+
+    assert second[2] is first[2]  # the blob was not written again
 
 
 def test_the_running_service_tells_all_checks_and_is_ready(live: Live) -> None:
