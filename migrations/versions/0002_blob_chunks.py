@@ -33,8 +33,19 @@ def upgrade() -> None:
     op.execute("ALTER TABLE blob_chunks ALTER COLUMN data SET STORAGE EXTERNAL")
 
 
+class BlobsLeft(Exception):
+    """The tables to be dropped hold the only copy of weights and data."""
+
+
 def downgrade() -> None:
+    """Drop the tables if nothing is in them.
+
+    Raises:
+        BlobsLeft: there is.
+    """
     if op.get_bind().dialect.name != "postgresql":
         return
+    if op.get_bind().execute(sa.text("SELECT 1 FROM blobs LIMIT 1")).first():
+        raise BlobsLeft("the database holds blobs: a schema before 0002 has no place for them, and they would be lost")
     op.drop_table("blob_chunks")
     op.drop_table("blobs")
