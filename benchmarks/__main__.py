@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, forget, latency, machine, removals, transfer
+from benchmarks import accuracy, forget, latency, machine, removals, service, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Run] = {
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
     transfer.NAME: lambda asked, keep: transfer.run(),
+    service.NAME: lambda asked, keep: service.run(),
 }
 
 MINUTES = {
@@ -27,6 +28,7 @@ MINUTES = {
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
+    service.NAME: (service.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 
