@@ -99,15 +99,16 @@ def _loads(address: str, bare: str, token: str, client: httpx.Client, slice_seco
         "bare": httpx.post(f"{bare}/forget", json=body).headers["location"],
     }
     found: dict[tuple[str, str, int], list[Load]] = {}
-    for clients in CLIENTS:
-        progress(f"{clients} clients")
-        for turn in range(1 + rounds):
-            for who, (where, key) in contenders.items():
-                post = load(where, clients=clients, seconds=slice_seconds, method="POST", path="/forget", token=key, body=body, expect=202)
-                poll = load(where, clients=clients, seconds=slice_seconds, method="GET", path=places[who], token=key)
-                if turn:  # the first warms connections and caches up
-                    found.setdefault(("POST", who, clients), []).append(post)
-                    found.setdefault(("GET", who, clients), []).append(poll)
+    # Polls first: they are of a job that one request waits for, and every request of the load joins that job.
+    for verb, path, expect in (("GET", None, 200), ("POST", "/forget", 202)):
+        for clients in CLIENTS:
+            progress(f"{verb}, {clients} clients")
+            for turn in range(1 + rounds):
+                for who, (where, key) in contenders.items():
+                    seen = load(where, clients=clients, seconds=slice_seconds, method=verb, path=path or places[who], token=key,
+                                body=body if path else None, expect=expect)  # fmt: skip
+                    if turn:  # the first warms connections and caches up
+                        found.setdefault((verb, who, clients), []).append(seen)
     middle = {at: sorted(loads, key=lambda one: one.rate)[len(loads) // 2] for at, loads in found.items()}
     shown = [{who: {n: middle[verb, who, n] for n in CLIENTS} for who in contenders} for verb in ("POST", "GET")]
     return shown[0], shown[1]

@@ -110,6 +110,11 @@ def of_job(session: Session, job_id: str) -> list[Request]:
     return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
 
 
+def ids_of_job(session: Session, job_id: str) -> list[str]:
+    """The same requests by name alone: thousands may have joined a job that somebody polls."""
+    return list(session.scalars(select(Request.id).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+
+
 def begin(session: Session, job_id: str) -> None:
     for request in of_job(session, job_id):
         request.state = "in_progress"

@@ -160,7 +160,7 @@ def receipts(request_id: str, body: ReceiptBody, home: OpenHome, caller: MayRead
             raise Problem(409, "no_receipts", "The request has forgotten nothing (yet); receipts exist once its version is published.")
         kept = json.loads(home.vault.read(request.receipts_blob))
     ordered = sorted(bytes.fromhex(v) for v in kept["values"])
-    salts = [bytes.fromhex(s) for s in kept["salts"]]
+    salts = [bytes.fromhex(s) for s in kept["salts"][request.id]]
     return {"commitment": asdict(merkle.commit(ordered)), "receipts": _receipts(body.ids, salts, ordered)}
 
 
