@@ -104,9 +104,7 @@ def sweep_abandoned(home: Home, older_than: timedelta) -> int:
     moment = now() - older_than
     with home.db.read() as session:
         ended = set(session.scalars(select(Job.id).where(Job.finished_at < moment)))
-    return sweep_orphans(
-        home, only=lambda blob: blob.split("-")[0] in ended or (blob.startswith("up_") and ids.made_at(blob) < moment)
-    )
+    return sweep_orphans(home, only=lambda blob: blob.split("-")[0] in ended or (blob.startswith("up_") and ids.made_at(blob) < moment))
 
 
 def unfinished(session: Session, job_id: str, by: datetime) -> bool:

@@ -78,10 +78,10 @@ def submit(
     return job
 
 
-def queued_forget(session: Session, model_id: str, method: str) -> Job | None:
-    """The model's one queued forget job of this method, which further requests join."""
+def queued_forget(session: Session, model_id: str, method: str) -> str | None:
+    """The id of the model's one queued forget job of this method, which further requests join."""
     return session.scalars(
-        select(Job).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
+        select(Job.id).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
     ).first()
 
 
