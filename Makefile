@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests and benchmarks compare bits and run side by side: one BLAS thread a process.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test slow bench bench-full lint clean
+.PHONY: demo test slow faults soak up bench bench-full lint clean
 
 demo: .venv/run.stamp
 	$(BIN)/expunge demo --out demo-output $(if $(DATA),--data $(DATA))
@@ -15,6 +15,20 @@ test: .venv/dev.stamp lint
 slow: .venv/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow --timeout 3600
 
+# Kills workers, servers and APIs again and again, on private servers; EXPUNGE_SCHEDULES says how many simulated schedules.
+faults: .venv/dev.stamp
+	$(BIN)/python -m tests.figures --clear
+	$(ONE_THREAD) $(BIN)/python -m pytest -m faults -n 2 --timeout 3600; ended=$$?; $(BIN)/python -m tests.figures; exit $$ended
+
+# Thousands of requests while somebody is killed every few seconds; EXPUNGE_SOAK=REQUESTS,MODELS,WORKERS,SECONDS_BETWEEN_KILLS.
+soak: .venv/dev.stamp
+	$(BIN)/python -m tests.figures --clear
+	$(ONE_THREAD) $(BIN)/python -m pytest -m faults tests/faults/test_soak.py; ended=$$?; $(BIN)/python -m tests.figures; exit $$ended
+
+# The steps of docker-compose.yml without a container engine: PostgreSQL, Redis, an API and a worker on this machine.
+up: .venv/dev.stamp
+	$(BIN)/python -m deploy.up $(UP)
+
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks
 
@@ -23,7 +37,7 @@ bench-full: .venv/dev.stamp
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
-	$(BIN)/mypy expunge models service workers benchmarks
+	$(BIN)/mypy expunge models service workers benchmarks deploy
 
 clean:
 	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache
@@ -38,5 +52,5 @@ clean:
 	touch $@
 
 .venv/dev.stamp: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,s3,dev]'
 	touch $@ .venv/run.stamp

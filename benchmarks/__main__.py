@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals
+from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
@@ -20,6 +20,8 @@ BENCHMARKS: dict[str, Run] = {
     latency.NAME: lambda asked, keep: latency.run(),
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
+    transfer.NAME: lambda asked, keep: transfer.run(),
+    service.NAME: lambda asked, keep: service.run(),
 }
 
 MINUTES = {
@@ -29,6 +31,8 @@ MINUTES = {
     latency.NAME: (latency.MINUTES, 0),
     linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
     caltech.NAME: (caltech.MINUTES, 0),
+    transfer.NAME: (transfer.MINUTES, 0),
+    service.NAME: (service.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 

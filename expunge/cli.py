@@ -9,10 +9,11 @@ import signal
 import sys
 import tempfile
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 import typer
@@ -132,21 +133,67 @@ def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 
           data_dir: Annotated[Path | None, typer.Option(help="Where all is kept. Default expunge-data, or EXPUNGE_DATA_DIR.")] = None,
           key_file: Annotated[Path | None, typer.Option(help="Write the first API key here (mode 0600) instead of showing it.")] = None,
           until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
-    """Run the whole service in this process, with nothing else to install. Ctrl-C ends it; started again, it finishes what it accepted."""
-    found, settings, home = _needing("expunge.serve"), _needing("service.settings"), _needing("service.home")
+    """Run the whole service in this process, with nothing else to install. Ctrl-C ends it; started again, it finishes what it accepted.
+
+    With EXPUNGE_DATABASE_URL (PostgreSQL) and EXPUNGE_REDIS_URL it is the API alone: any number of them, beside `expunge worker`.
+    """
+    found = _needing("expunge.serve")
     given = {"host": host, "port": port, "data_dir": data_dir}
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+    chosen = _settings(given)
+    fresh = key_file is not None and not key_file.exists()
     try:
-        chosen = settings.Settings(**{name: value for name, value in given.items() if value is not None})
-        fresh = key_file is not None and not key_file.exists()
-        found.serve(chosen, key_file=key_file, announce=lambda line: _announce(line, key_file if fresh else None))
-    except (found.NotLoopback, home.DataDirectoryInUse) as error:
+        with _server_troubles():
+            found.serve(chosen, key_file=key_file, announce=lambda line: _announce(line, key_file if fresh else None))
+    except found.NotLoopback as error:
         _fail(str(error))
-    except _needing("pydantic").ValidationError as error:
-        _fail("; ".join(f"EXPUNGE_{str(wrong['loc'][0]).upper()}: {wrong['msg']}" for wrong in error.errors()))
     except OSError as error:
         _fail(f"The service cannot listen or keep its data there: {error.strerror or error}.", "Choose another --port or --data-dir.")
+
+
+@app.command()
+def worker(queue: Annotated[str, typer.Option(help="cpu or gpu: whose jobs to carry out, one at a time.")] = "cpu") -> None:
+    """Carry out jobs of a service on PostgreSQL and Redis. SIGTERM gives the job in hand back at once; kill -9 loses nothing."""
+    found = _needing("expunge.worker")
+    if queue not in ("cpu", "gpu"):
+        raise typer.BadParameter("is cpu or gpu", param_hint="--queue")
+    chosen = _settings({})
+    try:
+        with _server_troubles():
+            found.work(chosen, queue=queue, announce=show.say)
+    except found.NotDistributed as error:
+        _fail(str(error))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the tables that this version needs. Run it once before the first start and after each upgrade."""
+    found, url = _needing("service.migrate"), _settings({}).records_url
+    with _server_troubles():
+        found.upgrade(url)
+    show.say(f"the database is at revision {found.newest()}")
+
+
+def _settings(given: dict[str, Any]) -> Any:
+    """The service's settings; what is given here goes before the environment."""
+    found = _needing("service.settings")
+    try:
+        return found.Settings(**{name: value for name, value in given.items() if value is not None})
+    except _needing("pydantic").ValidationError as error:
+        _fail(_settings_wrong(error))
+
+
+@contextmanager
+def _server_troubles() -> Iterator[None]:
+    """End with a sentence where a server or a directory is not as it must be."""
+    home, schema, database, blobs = (_needing(f"service.{name}") for name in ("home", "migrate", "db", "blobs"))
+    try:
+        yield
+    except (home.DataDirectoryInUse, schema.SchemaBehind, blobs.NoSuchStore) as error:
+        _fail(str(error))
+    except database.OUTAGE:
+        _fail("The database cannot be reached.", "See that the server runs, and that EXPUNGE_DATABASE_URL names it.")
 
 
 def _announce(line: str, key_file: Path | None) -> None:
@@ -158,6 +205,22 @@ def _announce(line: str, key_file: Path | None) -> None:
 def _end_with_stdin() -> None:
     sys.stdin.read()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+@app.command()
+def doctor(url: Annotated[str | None, typer.Option(envvar="EXPUNGE_URL", help="Where the service should answer.")] = None,
+           json_: AsJson = False) -> None:
+    """Look at settings, directories and servers as the service would, and say what to mend. Exits 1 if anything is wrong."""
+    diagnosis = _needing("expunge.doctor").examine(_settings({}), url=url)
+    if json_:
+        show.as_json(diagnosis.document())
+    else:
+        show.diagnosis(diagnosis.document())
+    raise typer.Exit(0 if diagnosis.ok else 1)
+
+
+def _settings_wrong(error: Any) -> str:
+    return "; ".join(f"EXPUNGE_{str((wrong['loc'] or ('settings',))[0]).upper()}: {wrong['msg']}" for wrong in error.errors())
 
 
 @app.command()

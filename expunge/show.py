@@ -177,3 +177,13 @@ def report_json(found: Report) -> dict[str, Any]:
         "failed": found.failed.name if found.failed else None,
         "steps": [{"number": s.number, "name": s.name, "passed": s.passed, "detail": s.detail, "advice": s.advice} for s in found.steps],
     }
+
+
+def diagnosis(found: Mapping[str, Any]) -> None:
+    """What `doctor` looked at, a line each, with what to do about what is wrong."""
+    for check in found["checks"]:
+        sign = "[green]ok  [/green]" if check["ok"] else "[bold red]FAIL[/bold red]"
+        out.print(f"{sign}  {check['name']:<12} [dim]{escape(check['said'])}[/dim]", soft_wrap=True)
+        if check["advice"]:
+            out.print(f"      {escape(check['advice'])}", soft_wrap=True)
+    say("All is well." if found["ok"] else "Something is wrong; the lines above say what to do.")

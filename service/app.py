@@ -8,8 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import FastAPI
 
 from service import errors
+from service.checks import Readiness
 from service.home import Home
 from service.limits import DeclaredLength
+from service.metrics import Metrics
 from service.routes import datasets, forget, health, jobs, keys, log, models, versions
 
 MAX_JSON = 64 << 20
@@ -23,6 +25,8 @@ UPLOADS = re.compile(r"/datasets|/models/[^/]+/core")
 def create_app(home: Home) -> FastAPI:
     app = FastAPI(title="Expunge", version=_version(), summary="Forget samples, with proof.", docs_url=None, redoc_url=None)
     app.state.home = home
+    app.state.readiness = Readiness(home.settings, home.db, home.vault)
+    app.state.metrics = Metrics(home.db)
     app.add_middleware(DeclaredLength, limit=MAX_JSON, except_for=UPLOADS)
     errors.install(app)
     for part in (forget, jobs, datasets, models, versions, keys, log, health):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 import rfc8785
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import log, requests
+from service import ids, locks, log, requests
 from service.db import now
 from service.home import Home
-from service.tables import Dataset, DatasetBlock, Model, ModelBlock, Request, Shred, Version
+from service.jobs import Claim
+from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Shred, Version
 
 
 def schedule(session: Session, blobs: Iterable[str], *, job_id: str | None, what: str, due_at: datetime) -> None:
@@ -38,19 +39,20 @@ def carry_out(home: Home) -> int:
             home.vault.shred(shred.blob)
         if due:
             with home.db.write() as session:
-                _record(session, due)
+                _record(session, [shred.blob for shred in due])
     return len(due)
 
 
-def _record(session: Session, done: list[Shred]) -> None:
+def _record(session: Session, destroyed: list[str]) -> None:
+    """Mark and log, once each: another process may have destroyed the same, and have said so already."""
+    locks.exclusive(session, "shreds")
     moment = now()
-    for shred in done:
-        row = session.get(Shred, shred.blob)
-        assert row is not None
+    done = [row for blob in destroyed if (row := session.get(Shred, blob, with_for_update=True)) is not None and row.done_at is None]
+    for row in done:
         row.done_at = moment
-        log.append(session, rfc8785.dumps({"type": "shredded", "blob": shred.blob, "what": shred.what}), moment)
+        log.append(session, rfc8785.dumps({"type": "shredded", "blob": row.blob, "what": row.what}), moment)
     session.flush()
-    for job_id in {s.job_id for s in done if s.job_id}:
+    for job_id in sorted({row.job_id for row in done if row.job_id}):
         if not unfinished(session, job_id, moment):
             requests.end(session, job_id, moment)
 
@@ -73,12 +75,15 @@ def referenced(session: Session) -> set[str]:
     return found
 
 
-def sweep_orphans(home: Home, *, prefix: str = "") -> int:
+def sweep_orphans(home: Home, *, prefix: str = "", only: Callable[[str], bool] = lambda blob: True) -> int:
     """Destroy blobs that no record points at: what a killed job or a broken upload left behind.
 
-    Only safe for blobs that nobody can still be writing: at start, or for the prefix of a job's lost claims.
+    Only safe for blobs that nobody can still be writing to publish them: at start, alone; or of claims that are over.
+
+    Args:
+        only: which blobs to look at.
     """
-    stored = list(home.vault.ids(prefix))
+    stored = [blob for blob in home.vault.ids(prefix) if only(blob)]
     if not stored:
         return 0
     with home.db.read() as session:
@@ -87,6 +92,19 @@ def sweep_orphans(home: Home, *, prefix: str = "") -> int:
     for blob in orphans:
         home.vault.shred(blob)
     return len(orphans)
+
+
+def sweep_claims(home: Home, held: Claim) -> int:
+    """Sweep what this claim of a job, and the claims before it, left. A later claim is somebody else's, at work."""
+    return sweep_orphans(home, prefix=f"{held.job_id}-", only=lambda blob: int(blob.split("-")[1]) <= held.fence)
+
+
+def sweep_abandoned(home: Home, older_than: timedelta) -> int:
+    """Sweep what dead processes left: uploads begun, and jobs ended, longer ago than any live one could still be at work."""
+    moment = now() - older_than
+    with home.db.read() as session:
+        ended = set(session.scalars(select(Job.id).where(Job.finished_at < moment)))
+    return sweep_orphans(home, only=lambda blob: blob.split("-")[0] in ended or (blob.startswith("up_") and ids.made_at(blob) < moment))
 
 
 def unfinished(session: Session, job_id: str, by: datetime) -> bool:

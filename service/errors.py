@@ -10,9 +10,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
-from service.blobs import StoreFull
+from service.blobs import StoreFull, StoreUnavailable
+from service.db import OUTAGE
 from service.problem import Problem, at
 
 LOG = logging.getLogger("expunge.http")
@@ -24,6 +26,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(StoreFull, _full)
+    for kind in (*OUTAGE, StoreUnavailable):
+        app.add_exception_handler(kind, _outage)
+    app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -54,6 +59,18 @@ def _http(_: Request, error: Exception) -> JSONResponse:
 
 def _full(_: Request, error: Exception) -> JSONResponse:
     return answer(Problem(507, "store_full", "There is no room left; nothing was accepted. Free space and send it again."))
+
+
+def _outage(_: Request, error: Exception) -> JSONResponse:
+    # Whether a commit that was cut off took place is unknown: the same key makes asking again safe.
+    detail = "The record cannot be reached. Whether this was accepted is unknown: send it again with the same Idempotency-Key."
+    LOG.error("a server is away: %s", type(error).__name__)
+    return answer(Problem(503, "record_unavailable", detail, headers={"Retry-After": "2"}))
+
+
+def _unstorable(_: Request, error: Exception) -> JSONResponse:
+    # PostgreSQL's own limits: a NUL in a text, a number beyond its column.
+    return answer(Problem(422, "unstorable", "A value of this request is outside what the record can hold."))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

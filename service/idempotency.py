@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from service import locks
 from service.problem import Problem, at
 from service.tables import Answer
 
@@ -33,6 +34,7 @@ def recall(session: Session, caller: str, key: str | None, body_tag: str | None)
     """
     if key is None:
         return None
+    locks.exclusive(session, "answer", caller, key)
     known = session.get(Answer, (caller, key))
     if known is None:
         return None
@@ -60,13 +62,20 @@ def reserve(session: Session, caller: str, key: str | None, now: datetime) -> No
         session.flush()
 
 
-def keep(session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime) -> None:
+def keep(session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime, *, reserved: bool = False) -> None:
+    """Keep an answer under a key for which `recall` found none.
+
+    Args:
+        reserved: the key was marked as running.
+    """
     if key is not None:
-        session.merge(
-            Answer(
-                caller=caller, key=key, body_tag=body_tag, status=answer.status, headers=answer.headers, body=answer.body, created_at=now
-            )
+        row = Answer(
+            caller=caller, key=key, body_tag=body_tag, status=answer.status, headers=answer.headers, body=answer.body, created_at=now
         )
+        if reserved:
+            session.merge(row)
+        else:
+            session.add(row)
 
 
 def release(session: Session, caller: str, key: str | None) -> None:
@@ -75,6 +84,7 @@ def release(session: Session, caller: str, key: str | None) -> None:
         session.execute(delete(Answer).where(Answer.caller == caller, Answer.key == key, Answer.status.is_(None)))
 
 
-def release_all(session: Session) -> None:
-    """On start: no request of a process that is gone is still running."""
-    session.execute(delete(Answer).where(Answer.status.is_(None)))
+def release_all(session: Session, *, before: datetime | None = None) -> None:
+    """On start: no request of a process that is gone is still running. With `before`: none that began so long ago is."""
+    running = Answer.status.is_(None)
+    session.execute(delete(Answer).where(running if before is None else running & (Answer.created_at < before)))

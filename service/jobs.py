@@ -10,15 +10,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, Select, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from service import ids
-from service.states import FINAL_JOB, JobKind, JobState
+from service import ids, locks
+from service.states import FINAL_JOB, JobKind, JobState, Queue
 from service.tables import Event, Job
 
 BACKOFF = timedelta(seconds=2)
 """Wait before the first retry; doubled at each further one."""
+
+URGENT = timedelta(days=7)
+"""What must be answered within a week goes before everything else, the earliest due first."""
+
+TRIES = 5
+"""Looks for a job when others take what was found in the meantime."""
+
+
+# Made once: an alias copies every column, which took longer than the claim itself.
+_BUSY, _SERVED = aliased(Job), aliased(Job)
 
 
 class LostLease(Exception):
@@ -34,7 +45,17 @@ class Claim:
     fence: int
 
 
-def submit(session: Session, *, kind: JobKind, dataset_id: str, model_id: str | None, method: str | None, now: datetime) -> Job:
+def submit(
+    session: Session,
+    *,
+    kind: JobKind,
+    dataset_id: str,
+    model_id: str | None,
+    method: str | None,
+    now: datetime,
+    queue: Queue = "cpu",
+    due_at: datetime | None = None,
+) -> Job:
     job = Job(
         id=ids.new("job"),
         kind=kind,
@@ -42,11 +63,13 @@ def submit(session: Session, *, kind: JobKind, dataset_id: str, model_id: str | 
         dataset_id=dataset_id,
         model_id=model_id,
         method=method,
+        queue=queue,
         state="queued",
         fence=0,
         attempt=0,
         progress=0.0,
         run_after=now,
+        due_at=due_at,
         created_at=now,
     )
     session.add(job)
@@ -55,38 +78,83 @@ def submit(session: Session, *, kind: JobKind, dataset_id: str, model_id: str | 
     return job
 
 
-def queued_forget(session: Session, model_id: str, method: str) -> Job | None:
-    """The model's one queued forget job of this method, which further requests join."""
+def queued_forget(session: Session, model_id: str, method: str) -> str | None:
+    """The id of the model's one queued forget job of this method, which further requests join."""
     return session.scalars(
-        select(Job).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
+        select(Job.id).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
     ).first()
 
 
-def claim(session: Session, *, worker: str, now: datetime, lease: timedelta) -> Claim | None:
-    """Take the oldest due job whose dataset nobody else is working on. One UPDATE: no window between looking and taking."""
-    busy = aliased(Job)
-    due = (
-        select(Job.id)
-        .where(Job.state == "queued", Job.run_after <= now)
-        .where(~select(busy.id).where(busy.lane == Job.lane, busy.state == "running").exists())
-        .order_by(Job.created_at, Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    taken = session.execute(
+def joining(session: Session, model_id: str) -> None:
+    """Keep the model's queued job from being claimed or cancelled until the transaction that joins it has ended."""
+    locks.shared(session, "joins", model_id)
+
+
+def closing(session: Session, model_id: str) -> None:
+    """Wait until whoever is joining a job of the model has ended; who comes later finds the job as this transaction leaves it."""
+    locks.exclusive(session, "joins", model_id)
+
+
+def claim(session: Session, *, worker: str, now: datetime, lease: timedelta, queue: Queue | None = None) -> Claim | None:
+    """Take the due job whose turn it is, of a data set that nobody else is working on. One UPDATE: no window between looking and taking.
+
+    Args:
+        queue: whose work to take; None takes any.
+    """
+    for _ in range(TRIES):
+        try:
+            with session.begin_nested():
+                taken = session.execute(_take_next(now, worker, lease, queue)).first()
+        except IntegrityError:  # another worker began a job of the same data set at the same moment: look again
+            continue
+        if taken is None:
+            return None
+        if taken.kind == "forget":
+            closing(session, taken.model_id)
+        _record(session, taken.id, now, "claimed", {"fence": taken.fence})
+        return Claim(taken.id, taken.kind, taken.fence)
+    return None
+
+
+def due(session: Session, *, now: datetime) -> dict[Queue, int]:
+    """How many jobs of each queue could be begun now, one a data set."""
+    counted = select(Job.queue, func.count(Job.lane.distinct())).where(_startable(now)).group_by(Job.queue)
+    return {queue: count for queue, count in session.execute(counted)}  # noqa: C416  dict() does not see that a row is a pair
+
+
+def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None) -> Any:
+    chosen = select(Job.id).where(_startable(now)).order_by(*_turn(now)).limit(1)
+    if queue is not None:
+        chosen = chosen.where(Job.queue == queue)
+    # The weaker lock (FOR NO KEY UPDATE): FOR UPDATE would keep requests that are just joining from pointing at the job, while the
+    # claim waits for them.
+    chosen = chosen.with_for_update(skip_locked=True, key_share=True, of=Job)
+    return (
         update(Job)
-        .where(Job.id == due, Job.state == "queued")
+        .where(Job.id == chosen.scalar_subquery(), Job.state == "queued")
         .values(
             state="running", fence=Job.fence + 1, worker=worker, lease_until=now + lease, started_at=now, progress=0.0, phase="starting"
         )
-        .returning(Job.id, Job.kind, Job.fence)
+        .returning(Job.id, Job.kind, Job.fence, Job.model_id)
         .execution_options(synchronize_session=False)
-    ).first()
-    if taken is None:
-        return None
-    _record(session, taken.id, now, "claimed", {"fence": taken.fence})
-    return Claim(taken.id, taken.kind, taken.fence)
+    )
+
+
+def _startable(now: datetime) -> ColumnElement[bool]:
+    free = ~select(_BUSY.id).where(_BUSY.lane == Job.lane, _BUSY.state == "running").exists()
+    return and_(Job.state == "queued", Job.run_after <= now, free)
+
+
+def _turn(now: datetime) -> tuple[Any, ...]:
+    """The order of jobs: the urgent by their due date; the rest by how long they have waited.
+
+    A job has waited since it came or since its model last had a turn, whichever is later: a model that asks without end cannot keep
+    the others out, and nothing waits for ever.
+    """
+    last = select(func.max(_SERVED.started_at)).where(_SERVED.model_id == Job.model_id).scalar_subquery()
+    urgent = case((Job.due_at < now + URGENT, Job.due_at), else_=None)
+    since = case((last > Job.created_at, last), else_=Job.created_at)
+    return urgent.is_(None), urgent, since, Job.created_at, Job.id
 
 
 def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, phase: str, progress: float) -> None:
@@ -99,6 +167,17 @@ def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, pha
     _move(session, held, lease_until=now + lease, phase=phase, progress=progress)
     if phase != before:
         _record(session, held.job_id, now, "phase", {"phase": phase})
+
+
+def hold(session: Session, held: Claim) -> None:
+    """Make sure of the job before anything else is written, and keep others off it until the transaction ends.
+
+    Raises:
+        LostLease: it is no longer this worker's.
+    """
+    ours = select(Job.id).where(Job.id == held.job_id, Job.fence == held.fence, Job.state == "running")
+    if session.execute(ours.with_for_update(key_share=True)).first() is None:
+        raise LostLease(held.job_id)
 
 
 def finish(
@@ -160,6 +239,16 @@ def charge(session: Session, held: Claim, *, now: datetime, max_attempts: int, w
     return False
 
 
+def give_back(session: Session, held: Claim, *, now: datetime, why: str, later: timedelta = timedelta()) -> None:
+    """Queue a job again and charge nothing: the worker ends, or what it needs is away.
+
+    Raises:
+        LostLease: somebody else has it already.
+    """
+    _move(session, held, state="queued", lease_until=None, phase=None, run_after=now + later)
+    _record(session, held.job_id, now, "given_back", {"why": why})
+
+
 def cancel(session: Session, job_id: str, *, now: datetime) -> bool:
     """Cancel a job that has not ended. A running worker learns of it when it next renews. False: it had ended."""
     changed = _rows(
@@ -179,7 +268,8 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
     Returns the ids of jobs parked as failed: claimed `max_claims` times without an end.
     """
     parked = []
-    for job in session.scalars(_lost(now, restarted)).all():
+    # Locked, so that a worker that renews at this moment keeps its job, and two sweepers never meet at one.
+    for job in session.scalars(_lost(now, restarted).with_for_update(skip_locked=True, key_share=True)).all():
         held = Claim(job.id, job.kind, job.fence)
         if job.fence >= max_claims:
             finish(
@@ -205,7 +295,7 @@ def any_lost(session: Session, *, now: datetime, restarted: bool) -> bool:
 
 
 def _lost(now: datetime, restarted: bool) -> Select[Job]:
-    running = select(Job).where(Job.state == "running")
+    running = select(Job).where(Job.state == "running").order_by(Job.id)
     return running if restarted else running.where(Job.lease_until < now)
 
 

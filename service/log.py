@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
+from service import locks
 from service.certificates import Signer
 from service.tables import LogLeaf
 
@@ -17,6 +18,7 @@ def append(session: Session, leaf: bytes, now: datetime) -> tuple[int, bytes, li
 
     Returns the tree's size with it, the root, and the leaf's inclusion path at that size.
     """
+    locks.exclusive(session, "log")  # one leaf after another: the next is computed from the last
     last = session.scalars(select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)).first()
     size, peaks = (last.index + 1, [bytes.fromhex(p) for p in last.peaks]) if last else (0, [])
     grown = merkle.append(peaks, size, leaf)

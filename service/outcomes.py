@@ -1,4 +1,6 @@
-"""How jobs end: each function is one transaction, and only counts if the worker's fence is still the row's."""
+"""How jobs end: each function is one transaction, and only counts if the worker's fence is still the row's.
+
+Each takes hold of the job's row first: whoever cancels or sweeps the job waits there, and never half-way through."""
 
 from __future__ import annotations
 
@@ -33,6 +35,7 @@ class Signed:
 
 def validated(session: Session, held: Claim, outcome: Mapping[str, Any], now: datetime) -> None:
     """A data set was read in full: its blocks and index stand, the uploaded file goes."""
+    jobs.hold(session, held)
     dataset = _dataset(session, held)
     session.add_all(DatasetBlock(dataset_id=dataset.id, **block) for block in outcome["blocks"])
     assert dataset.source_blob is not None
@@ -43,6 +46,7 @@ def validated(session: Session, held: Claim, outcome: Mapping[str, Any], now: da
 
 def fitted(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime) -> None:
     """A model has its first version."""
+    jobs.hold(session, held)
     model = _model(session, held)
     session.add_all(ModelBlock(model_id=model.id, **block) for block in outcome["blocks"])
     if model.given_core_blob:
@@ -55,6 +59,7 @@ def fitted(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Si
 
 def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime, rollback: timedelta) -> None:
     """The new version, its certificate and its log leaf appear; the parent is withdrawn; the forgotten rows are due to go."""
+    jobs.hold(session, held)
     model, dataset = _model(session, held), _dataset(session, held)
     parent = latest(session, model.id)
     assert parent is not None and parent.number == outcome["parent"]
@@ -81,6 +86,7 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
 
 def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed | None, now: datetime) -> None:
     """Nothing was forgotten: no version. A job that was refused, with everything in it, ends refused, with a signed statement."""
+    jobs.hold(session, held)
     _conclude(session, held.job_id, outcome["requests"], now)
     statement = _sign_in(session, held, signed, now) if signed else None
     state: JobState = "refused" if signed else "done"

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import ids, jobs
+from service import ids, jobs, locks
 from service.auth import Caller
 from service.problem import Problem, at, not_found
-from service.schemas import ForgetBody, RequestOut
-from service.states import FINAL_REQUEST, RequestState
-from service.tables import Job, Model, Request
+from service.schemas import ForgetBody, ForgetSamples, RequestOut
+from service.states import FINAL_REQUEST, Queue, RequestState
+from service.tables import Dataset, Job, Model, Request
 
 WHY = {
     "exact": "The user weights are linear in fixed integer features: removing rows gives the very bits that refitting without them gives. "
@@ -65,11 +65,48 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     return method
 
 
-def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime) -> Request:
+_KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+
+
+def _check_against_data(session: Session, model: Model, body: ForgetBody) -> None:
+    """Refuse a `where` that the data set's columns cannot answer.
+
+    Raises:
+        Problem: 422.
+    """
+    if not isinstance(body.forget, ForgetSamples) or body.forget.where is None:
+        return
+    dataset = session.get(Dataset, model.dataset_id)
+    if dataset is None or dataset.summary is None:
+        return
+    where, summary = body.forget.where, dataset.summary
+    if where.label is not None and isinstance(where.label, str) != summary["text_labels"]:
+        kind = "text" if summary["text_labels"] else "a whole number"
+        raise Problem(422, "label_type", f"Labels of this data set are {kind}.", errors=[at("/forget/where/label", f"must be {kind}")])
+    if set(where.attributes) - set(summary["attributes"]):
+        raise Problem(
+            422,
+            "attribute_unknown",
+            f"This data set has the attributes: {', '.join(summary['attributes']) or 'none'}.",
+            errors=[at("/forget/where/attributes", "names an attribute that the data set does not have")],
+        )
+    for name, value in where.attributes.items():
+        kind = summary["attributes"][name]
+        if type(value) not in _KINDS[kind]:
+            raise Problem(
+                422,
+                "attribute_type",
+                f"The attribute {name} of this data set is {kind}.",
+                errors=[at(f"/forget/where/attributes/{name}", f"must be {kind}")],
+            )
+
+
+def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu") -> Request:
     """Accept a request and attach it to the model's one queued job, making the job if there is none."""
     model = session.scalars(select(Model).where(Model.name == body.model)).first()
     if model is None:
         raise not_found("model")
+    _check_against_data(session, model, body)
     if model.state != "ready":
         raise Problem(
             409,
@@ -78,13 +115,14 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
             headers={"Retry-After": "2"} if model.state == "fitting" else None,
         )
     method = choose_method(model, body)
-    job = jobs.queued_forget(session, model.id, method) or jobs.submit(
-        session, kind="forget", dataset_id=model.dataset_id, model_id=model.id, method=method, now=now
+    jobs.joining(session, model.id)
+    job_id = jobs.queued_forget(session, model.id, method) or _new_job(
+        session, model, method, training_queue if method == "retrain" else "cpu", now
     )
     request = Request(
         id=ids.new("req"),
         model_id=model.id,
-        job_id=job.id,
+        job_id=job_id,
         caller=caller.id,
         kind=body.forget.kind,
         method=method,
@@ -102,8 +140,31 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
     return request
 
 
+def _new_job(session: Session, model: Model, method: str, queue: Queue, now: datetime) -> str:
+    """The one queued job that this and further requests join; of two who come here at once, the second joins the first's."""
+    locks.exclusive(session, "new job", model.id, method)
+    joined = jobs.queued_forget(session, model.id, method)
+    if joined is not None:
+        return joined
+    return jobs.submit(
+        session,
+        kind="forget",
+        dataset_id=model.dataset_id,
+        model_id=model.id,
+        method=method,
+        now=now,
+        queue=queue,
+        due_at=month_later(now),
+    ).id
+
+
 def of_job(session: Session, job_id: str) -> list[Request]:
     return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+
+
+def ids_of_job(session: Session, job_id: str) -> list[str]:
+    """The same requests by name alone: thousands may have joined a job that somebody polls."""
+    return list(session.scalars(select(Request.id).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
 
 
 def begin(session: Session, job_id: str) -> None:
@@ -136,6 +197,8 @@ def cancel(session: Session, request_id: str, now: datetime) -> Request:
     request = session.get(Request, request_id)
     if request is None:
         raise not_found("request")
+    jobs.closing(session, request.model_id)
+    session.refresh(request)
     if request.state in FINAL_REQUEST:
         raise Problem(409, "request_ended", "The request has ended; nothing can be cancelled any more.")
     job = session.get(Job, request.job_id)
@@ -143,10 +206,8 @@ def cancel(session: Session, request_id: str, now: datetime) -> Request:
     others = [r for r in of_job(session, job.id) if r.id != request.id]
     if job.state == "running" and others:
         raise Problem(409, "job_running", "Other requests are being carried out in the same job; it cannot be stopped for one of them.")
-    if jobs.is_final(job.state):
+    if jobs.is_final(job.state) or (not others and not jobs.cancel(session, job.id, now=now)):
         raise Problem(409, "job_ended", "The new version is published; what is left is destroying the old data.")
-    if not others:
-        jobs.cancel(session, job.id, now=now)
     request.state, request.finished_at = "cancelled", now
     return request
 
@@ -155,9 +216,18 @@ def shown(session: Session, request: Request) -> RequestOut:
     """A request as its caller sees it: never the ids."""
     model, job = session.get(Model, request.model_id), session.get(Job, request.job_id)
     assert model is not None
+    return _out(request, model.name, job)
+
+
+def promised(request: Request, model: str) -> RequestOut:
+    """A request as the one who just made it sees it: its job has not begun."""
+    return _out(request, model, None)
+
+
+def _out(request: Request, model: str, job: Job | None) -> RequestOut:
     return RequestOut(
         id=request.id,
-        model=model.name,
+        model=model,
         kind=request.kind,
         state=request.state,
         method=request.method,

@@ -6,6 +6,7 @@ from typing import Final, Literal, get_args
 
 JobState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
 JobKind = Literal["validate", "fit", "forget"]
+Queue = Literal["cpu", "gpu"]
 RequestKind = Literal["samples", "everything"]
 RequestState = Literal["received", "in_progress", "fulfilled", "partial", "refused", "cancelled", "failed"]
 Disposition = Literal["forgotten", "not_found", "already_forgotten", "core_sample", "refused", "failed"]

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, LargeBinary, Te
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.db import Instant
-from service.states import DatasetState, JobKind, JobState, ModelState, RequestKind, RequestState, VersionState, one_of
+from service.states import DatasetState, JobKind, JobState, ModelState, Queue, RequestKind, RequestState, VersionState, one_of
 
 
 class Base(DeclarativeBase):
@@ -128,6 +128,7 @@ class Job(Base):
             postgresql_where=text("state = 'running'"),
         ),
         Index("queue", "state", "run_after"),
+        Index("turns", "model_id", "started_at"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -136,6 +137,8 @@ class Job(Base):
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     method: Mapped[str | None]
+    queue: Mapped[Queue] = mapped_column(Text, server_default="cpu")
+    """Which workers take it."""
     state: Mapped[JobState] = mapped_column(Text)
     fence: Mapped[int] = mapped_column(server_default="0")
     """Counts claims; shuts out a worker that lost its lease."""
@@ -144,6 +147,8 @@ class Job(Base):
     worker: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     run_after: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    """When the earliest of its requests must be answered."""
     phase: Mapped[str | None]
     progress: Mapped[float] = mapped_column(server_default="0")
     version: Mapped[int | None]
@@ -161,7 +166,7 @@ class Event(Base):
     """What happened to a job, in order."""
 
     __tablename__ = "events"
-    __table_args__ = (Index("events_of_job", "job_id", "id"),)
+    __table_args__ = (Index("events_of_job", "job_id", "id"), Index("events_of_kind", "kind"))
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
@@ -253,3 +258,14 @@ class Shred(Base):
     what: Mapped[str]
     due_at: Mapped[datetime]
     done_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A worker process that lives, or lived: it says so every few seconds."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queue: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.digits import Digits, digits, parquet
 from tests.live import Live
+from tests.servers import Server, no_servers, private_postgres, private_redis
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,25 @@ def own_live(tmp_path: Path, upload: bytes) -> Iterator[Live]:
     service.upload("digits", upload)
     yield service
     service.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL for all tests of a session, each with a database of its own; nobody stops it."""
+    _needs_servers()
+    with private_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    """A Redis for all tests of a session; nobody stops it."""
+    _needs_servers()
+    with private_redis() as server:
+        yield server
+
+
+def _needs_servers() -> None:
+    missing = no_servers()
+    if missing:
+        pytest.skip(missing)

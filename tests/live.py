@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from service import migrate
+
 _CODE = """
 import sys
 from pathlib import Path
@@ -31,14 +33,15 @@ class Live:
         self.client = httpx.Client()
         self.start()
 
-    def start(self) -> None:
+    @property
+    def environment(self) -> dict[str, str]:
         names = {f"EXPUNGE_{name.upper()}": value for name, value in self.settings.items()}
-        environment = (
-            dict(os.environ) | {"EXPUNGE_DATA_DIR": str(self.directory / "data"), "EXPUNGE_PORT": "0", "OMP_NUM_THREADS": "1"} | names
-        )
-        log = (self.directory / "service.log").open("a")
-        self.process = subprocess.Popen([sys.executable, "-c", _CODE, str(self.directory / "key")], env=environment, text=True,
-                                        stdout=subprocess.PIPE, stderr=log)  # fmt: skip
+        return dict(os.environ) | {"EXPUNGE_DATA_DIR": str(self.directory / "data"), "EXPUNGE_PORT": "0", "OMP_NUM_THREADS": "1"} | names
+
+    def start(self) -> None:
+        with (self.directory / "service.log").open("a") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", _CODE, str(self.directory / "key")], env=self.environment, text=True,
+                                            stdout=subprocess.PIPE, stderr=log)  # fmt: skip
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         line = self.process.stdout.readline() if ready else ""
@@ -110,3 +113,37 @@ class Live:
                 return found
             time.sleep(0.05)
         raise AssertionError(f"request is still {found['state']}")
+
+
+class Cluster(Live):
+    """The distributed form: one API process, as many workers as asked for, over servers that are there already."""
+
+    def __init__(self, directory: Path, *, database_url: str, redis_url: str, workers: int = 1, **settings: str) -> None:
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._wanted = workers
+        migrate.upgrade(database_url)
+        super().__init__(directory, database_url=database_url, redis_url=redis_url, keys_dir=str(directory / "keys"), **settings)
+
+    def start(self) -> None:
+        super().start()
+        while len(self.workers) < self._wanted:
+            self.start_worker()
+
+    def start_worker(self, queue: str = "cpu") -> subprocess.Popen[bytes]:
+        """One more worker; its log goes where the service's does."""
+        with (self.directory / "service.log").open("a") as log:
+            command = [sys.executable, "-m", "expunge.cli", "worker", "--queue", queue]
+            worker = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.workers:
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+        super().stop()

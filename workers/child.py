@@ -14,7 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.blobs import directory_vault
+from service.blobs import StoreUnavailable, open_vault
+from service.settings import Settings
 from workers.artifacts import Shelf
 from workers.device import deterministic, hardware
 from workers.failure import Failure
@@ -23,13 +24,14 @@ from workers.steps import STEPS
 
 
 def main() -> None:
-    """Serve jobs: `python -m workers.child BLOBS_DIR KEYS_DIR`."""
+    """Serve jobs: `python -m workers.child`, with the service's settings in the environment."""
     # Results go to the pipe alone: whatever a library prints must not be taken for one.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
-    vault = directory_vault(Path(sys.argv[1]), Path(sys.argv[2]))
+    place = Settings()
+    vault = open_vault(place.blobs_place, place.keys_path / "blobs", data_dir=place.data_dir, database_url=place.database_url or None)
     deterministic()
     _send(out, {"ready": hardware()})
     while True:
@@ -43,6 +45,8 @@ def _run(plan: dict[str, Any], shelf: Shelf, out: TextIO) -> dict[str, Any]:
         return {"outcome": STEPS[plan["kind"]](plan, shelf, report)}
     except Failure as failure:
         return {"failure": failure.document()}
+    except StoreUnavailable as error:
+        return {"away": error.blob_id}
     except Exception as error:  # the process boundary; type and place alone, because a message may hold personal data
         last = traceback.extract_tb(error.__traceback__)[-1]
         return {"crash": {"type": type(error).__name__, "where": f"{Path(last.filename).name}:{last.lineno}"}}

@@ -21,9 +21,17 @@ class Child:
     """One warm process. Lives longer than a job, shorter than the runner: a cancelled job takes it along."""
 
     def __init__(self, settings: Settings) -> None:
-        environment = dict(os.environ) | {"PYTHONHASHSEED": "0"}
-        self._process = subprocess.Popen(  # noqa: S603  our own interpreter and module, no shell
-            [sys.executable, "-P", "-m", "workers.child", str(settings.blobs_path), str(settings.keys_path / "blobs")],
+        # By the environment and not by arguments: those of a process can be read by every user of the machine.
+        environment = dict(os.environ) | {
+            "PYTHONHASHSEED": "0",
+            "EXPUNGE_DATA_DIR": str(settings.data_dir),
+            "EXPUNGE_KEYS_DIR": str(settings.keys_path),
+            "EXPUNGE_BLOBS": settings.blobs_place,
+            "EXPUNGE_DATABASE_URL": settings.database_url,
+            "EXPUNGE_REDIS_URL": settings.redis_url,
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "workers.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -73,7 +81,11 @@ class Child:
             return None
         if message is None:
             raise ChildDied
-        return message
+        return None if "nudge" in message else message
+
+    def nudge(self) -> None:
+        """End a wait for the child's next message, as if the time were over."""
+        self._lines.put({"nudge": True})
 
     def kill(self) -> None:
         self._process.kill()

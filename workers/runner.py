@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
-from service import erasure, jobs, outcomes, requests
-from service.db import now
+from sqlalchemy.orm import Session
+
+from service import erasure, jobs, outcomes, presence, requests
+from service.blobs import StoreUnavailable
+from service.db import OUTAGE, now
 from service.home import Home
 from service.jobs import Claim, LostLease
+from service.states import Queue
 from workers import certify
-from workers.plan import plan_of, prefix_of_job
+from workers.plan import plan_of
 from workers.process import Child, ChildDied
 
 LOG = logging.getLogger("expunge.runner")
@@ -22,39 +30,69 @@ LOG = logging.getLogger("expunge.runner")
 HEARTBEAT = 1.0
 """Seconds between two signs of life; well below the lease, and how soon a cancelled job's child is killed."""
 
+LOOK = 1.0
+"""Seconds between two looks for jobs when no hint comes."""
+
+AGAIN = 0.5
+"""Seconds between two tries to write down a result while the database is away."""
+
+AWAY = (*OUTAGE, StoreUnavailable)
+"""What a job cannot be charged with: a server that it needs does not answer."""
+
+
+class Stopped(Exception):
+    """This worker is told to end; the job is to go on elsewhere."""
+
+
+class TimeUp(Exception):
+    """The job has computed for longer than a job may."""
+
 
 class Runner:
     """One worker: one child process, one job at a time."""
 
-    def __init__(self, home: Home, hint: threading.Event) -> None:
-        self._home, self._hint = home, hint
+    def __init__(self, home: Home, hint: threading.Event, *, queue: Queue | None = None) -> None:
+        """
+        Args:
+            hint: set when there may be something to do.
+            queue: whose jobs to take. None: any, as the only worker there is.
+        """
+        self._home, self._hint, self._queue = home, hint, queue
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._child: Child | None = None
         self._stopping = False
+        self._turn = threading.Lock()
+        self._told = -math.inf
 
     def run(self) -> None:
-        """Take jobs until told to stop. The hint only saves waiting: the table of jobs is asked at least once a second."""
+        """Take jobs until told to stop. The hint only saves waiting: the table of jobs is asked all the same."""
         while not self._stopping:
             self._hint.clear()
-            try:
-                busy = self._ready() and self.run_one()
-            except Exception as error:  # the thread's boundary: the record could not be read or written; the next round tries again
-                LOG.error("round failed: %s", type(error).__name__)
-                busy = False
-            if not busy:
-                self._hint.wait(1.0)
-        if self._child:
-            self._child.kill()
+            self.look()
+            self._hint.wait(LOOK)
+        with self._turn:  # another thread may be about to give its job back
+            self._discard_child()
+        self._leave()
+
+    def look(self) -> None:
+        """Take jobs until there is none. From several threads: one after another."""
+        with self._turn:
+            while not self._stopping and self._round():
+                pass
 
     def stop(self) -> None:
+        """End: a job in hand is given back at once, for another worker or the next start."""
         self._stopping = True
         self._hint.set()
+        child = self._child
+        if child is not None:
+            child.nudge()
 
     def run_one(self) -> bool:
         """Claim one job and carry it out. False: there was none."""
         home = self._home
         with home.db.write() as session:
-            held = jobs.claim(session, worker=self._name, now=now(), lease=home.settings.lease)
+            held = jobs.claim(session, worker=self._name, now=now(), lease=home.settings.lease, queue=self._queue)
             if held is None:
                 return False
             if held.kind == "forget":
@@ -64,6 +102,16 @@ class Runner:
         except LostLease:
             LOG.warning("lost the lease of %s", held.job_id)
             self._discard_child()
+        except Stopped:
+            self._discard_child()
+            self._give_back(held, "the worker ends", later=timedelta())
+        except AWAY as error:
+            LOG.error("%s waits for a server: %s", held.job_id, type(error).__name__)
+            self._discard_child()
+            self._give_back(held, type(error).__name__, later=jobs.BACKOFF)
+        except TimeUp:
+            self._discard_child()
+            self._end_overdue(held)
         except ChildDied:
             LOG.warning("the child died on %s", held.job_id)
             self._discard_child()
@@ -73,9 +121,17 @@ class Runner:
             self._discard_child()
             self._charge(held, type(error).__name__)
         # What this claim, or an earlier one that was killed, wrote and nobody published.
-        erasure.sweep_orphans(home, prefix=prefix_of_job(held.job_id))
+        erasure.sweep_claims(home, held)
         erasure.carry_out(home)
         return True
+
+    def _round(self) -> bool:
+        try:
+            self._tell()
+            return self._ready() and self.run_one()
+        except Exception as error:  # the thread's boundary: the record could not be read or written; the next round tries again
+            LOG.error("round failed: %s", type(error).__name__)
+            return False
 
     def _carry_out(self, held: Claim) -> None:
         child = self._child
@@ -87,8 +143,9 @@ class Runner:
         if "outcome" in answer:
             self._publish(held, answer["outcome"], child.hardware)
         elif "failure" in answer:
-            with self._home.db.write() as session:
-                outcomes.failed(session, held, answer["failure"], now())
+            self._write(lambda session: outcomes.failed(session, held, answer["failure"], now()))
+        elif "away" in answer:
+            raise StoreUnavailable(answer["away"])
         else:
             LOG.error("%s crashed: %s at %s", held.job_id, answer["crash"]["type"], answer["crash"]["where"])
             self._charge(held, answer["crash"]["type"])
@@ -97,40 +154,48 @@ class Runner:
         """Wait for the child's answer, renewing the lease all the while.
 
         Raises:
-            LostLease: the job was cancelled or taken over, or this worker is to stop; ChildDied.
+            LostLease: the job was cancelled or taken over; Stopped, TimeUp, ChildDied.
         """
+        settings = self._home.settings
+        began = renewed = time.monotonic()
         told, phase, progress = 0.0, "starting", 0.0
         while True:
-            message = child.receive(timeout=min(HEARTBEAT, self._home.settings.lease_seconds / 3))
+            message = child.receive(timeout=min(HEARTBEAT, settings.lease_seconds / 3))
             if message is not None and "phase" not in message:
                 return message
-            if self._stopping:  # the job stays the record's: whoever starts the service again takes it up
-                raise LostLease(held.job_id)
+            if self._stopping:
+                raise Stopped
+            if time.monotonic() - began > settings.job_seconds:
+                raise TimeUp
             changed = message is not None and message["phase"] != phase
             if message is not None:
                 phase, progress = message["phase"], message["progress"]
-            if changed or time.monotonic() - told >= min(HEARTBEAT, self._home.settings.lease_seconds / 3):
+            if changed or time.monotonic() - told >= min(HEARTBEAT, settings.lease_seconds / 3):
                 told = time.monotonic()
-                with self._home.db.write() as session:
-                    jobs.renew(session, held, now=now(), lease=self._home.settings.lease, phase=phase, progress=progress)
+                try:
+                    with self._home.db.write() as session:
+                        jobs.renew(session, held, now=now(), lease=settings.lease, phase=phase, progress=progress)
+                    renewed = time.monotonic()
+                    self._tell()
+                except OUTAGE:  # the lease outlives a restart of the database; only its end ends the work
+                    if time.monotonic() - renewed > settings.lease_seconds:
+                        raise
 
     def _publish(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
-        home, db = self._home, self._home.db
+        home = self._home
         if held.kind == "validate":
-            with db.write() as session:
-                outcomes.validated(session, held, outcome, now())
+            self._write(lambda session: outcomes.validated(session, held, outcome, now()))
         elif outcome.get("nothing"):
             self._publish_nothing(held, outcome, hardware)
         else:
             begun = time.perf_counter()
-            with db.read() as session:
+            with home.db.read() as session:
                 signed = certify.certify_version(session, home, held, outcome, hardware)
             outcome["seconds"]["certifying"] = round(time.perf_counter() - begun, 6)
-            with db.write() as session:
-                if held.kind == "fit":
-                    outcomes.fitted(session, held, outcome, signed, now())
-                else:
-                    outcomes.forgotten(session, held, outcome, signed, now(), home.settings.rollback)
+            if held.kind == "fit":
+                self._write(lambda session: outcomes.fitted(session, held, outcome, signed, now()))
+            else:
+                self._write(lambda session: outcomes.forgotten(session, held, outcome, signed, now(), home.settings.rollback))
 
     def _publish_nothing(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         counts = outcome["facts"]["dispositions"]
@@ -143,8 +208,39 @@ class Runner:
         if "refusal" in outcome:
             with self._home.db.read() as session:
                 signed = certify.certify_refusal(session, self._home, held, outcome, hardware)
-        with self._home.db.write() as session:
-            outcomes.nothing_gone(session, held, outcome, signed, now())
+        self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, now()))
+
+    def _write(self, outcome: Callable[[Session], None]) -> None:
+        """Write a result down; again while the database is away, as long as the lease may last.
+
+        A commit whose answer was lost may have taken place. Trying again is safe either way: the fence lets a result in once, and a
+        second try of one that is in finds the lease gone.
+        """
+        until = time.monotonic() + self._home.settings.lease_seconds
+        while True:
+            try:
+                with self._home.db.write() as session:
+                    outcome(session)
+                return
+            except OUTAGE:
+                if self._stopping or time.monotonic() > until:
+                    raise
+                time.sleep(AGAIN)
+
+    def _give_back(self, held: Claim, why: str, *, later: timedelta) -> None:
+        try:
+            with self._home.db.write() as session:
+                jobs.give_back(session, held, now=now(), why=why, later=later)
+        except (LostLease, *OUTAGE) as error:  # its lease will end, and give it back as well
+            LOG.warning("%s is left to its lease: %s", held.job_id, type(error).__name__)
+
+    def _end_overdue(self, held: Claim) -> None:
+        hours = self._home.settings.job_seconds / 3600
+        error = {"code": "time_limit", "detail": f"The job was ended after {hours:g} hours. Make it smaller, or raise EXPUNGE_JOB_SECONDS."}
+        try:
+            self._write(lambda session: outcomes.failed(session, held, error, now()))
+        except LostLease:
+            LOG.warning("lost the lease of %s while ending it", held.job_id)
 
     def _charge(self, held: Claim, why: str) -> None:
         try:
@@ -167,6 +263,19 @@ class Runner:
                 self._child = None
                 return False
         return False
+
+    def _tell(self) -> None:
+        """Say that this worker lives, every few seconds, where there are others."""
+        if self._queue is None or time.monotonic() - self._told < presence.EVERY.total_seconds():
+            return
+        self._told = time.monotonic()
+        with suppress(*OUTAGE), self._home.db.write() as session:
+            presence.seen(session, worker=self._name, queue=self._queue, now=now())
+
+    def _leave(self) -> None:
+        if self._queue is not None:
+            with suppress(*OUTAGE), self._home.db.write() as session:
+                presence.gone(session, worker=self._name)
 
     def _discard_child(self) -> None:
         if self._child is not None:

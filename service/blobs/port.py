@@ -67,6 +67,13 @@ class StoreFull(BlobError):
         super().__init__(blob_id, "no room left to store it")
 
 
+class StoreUnavailable(BlobError):
+    """The store does not answer, or fell while it wrote: nothing is known to be kept. Trying again later may help."""
+
+    def __init__(self, blob_id: str) -> None:
+        super().__init__(blob_id, "its store does not answer")
+
+
 class StillReadable(BlobError):
     """Shredding ended and the key or the ciphertext still answers: the erasure must not be reported as done."""
 
@@ -116,12 +123,20 @@ class End:
 
 
 class BlobStore(Protocol):
-    """Keeps records of ciphertext. All ids are checked by the caller; distinct ids may be used from distinct threads."""
+    """Keeps records of ciphertext. All ids are checked by the caller; distinct ids may be used from distinct threads.
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    A store that lies across a network raises `StoreUnavailable` from any method while it cannot be reached.
+    """
+
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Store all records, durably and all at once: until this returns, and if it raises, the blob is not there.
 
         A record is valid only until the next is asked for. Whatever `records` raises passes through.
+
+        Args:
+            records: a list of those of a small blob, which may be stored in one step.
+            lasting: False where a commit to the service's own database follows, without which the blob is worth nothing: a store in
+                that database may leave it to that commit to make the blob durable.
 
         Raises:
             BlobExists: the id is taken.

@@ -9,10 +9,10 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import idempotency, ids, jobs, uploads
+from service import idempotency, ids, jobs, locks, uploads
 from service.auth import Caller
 from service.blobs import Sealed
-from service.db import now
+from service.db import OUTAGE, now
 from service.deps import IdempotencyKey, MayAdmin, MayRead, OpenHome, dataset_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
@@ -42,6 +42,8 @@ async def upload(
     try:
         sealed = await uploads.receive(request, home, blob, home.settings.max_upload_bytes)
         stored = await run_in_threadpool(_finish, home, caller, key, name, sealed, known)
+    except OUTAGE:  # whether the record took it is unknown: the blob may be needed, and is swept later if it is not
+        raise
     except BaseException:
         await run_in_threadpool(_undo, home, caller, key, blob)
         raise
@@ -79,7 +81,7 @@ def _finish(home: Home, caller: Caller, key: str | None, name: str, sealed: Seal
         session.flush()
         job = jobs.submit(session, kind="validate", dataset_id=dataset.id, model_id=None, method=None, now=now())
         stored = Stored(202, {"Location": f"/jobs/{job.id}", "Retry-After": "1"}, shown(session, dataset).model_dump(mode="json"))
-        idempotency.keep(session, caller.id, key, tag, stored, now())
+        idempotency.keep(session, caller.id, key, tag, stored, now(), reserved=True)
     return stored
 
 
@@ -90,6 +92,7 @@ def _undo(home: Home, caller: Caller, key: str | None, blob: str) -> None:
 
 
 def _refuse_taken(session: Session, name: str) -> None:
+    locks.exclusive(session, "dataset", name)
     if session.scalars(select(Dataset.id).where(Dataset.name == name)).first():
         raise Problem(409, "name_taken", "A data set has this name already; choose another.", errors=[at("query:name", "taken")])
 

@@ -1,20 +1,27 @@
-"""Whether the service lives, whether it can work, and the keys that it signs with."""
+"""Whether the service lives, whether it can work, and what it counts. For machines: no key is asked for, and no name is told."""
 
 from __future__ import annotations
 
-import shutil
-import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
-from sqlalchemy import text
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.checks import Readiness
 from service.deps import OpenHome
+from service.metrics import Metrics
 
 router = APIRouter(tags=["health"])
 
-LOW_DISK = 100 << 20
-"""Bytes below which a new version may not find room."""
+
+def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
 
 
 @router.get("/healthz")
@@ -24,17 +31,27 @@ def alive() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def ready(home: OpenHome, response: Response) -> dict[str, Any]:
-    """Whether requests can be accepted and carried out, and what is wrong if not."""
-    wrong = []
-    begun = time.perf_counter()
-    with home.db.read() as session:
-        session.execute(text("SELECT 1"))
-    if shutil.disk_usage(home.settings.data_dir).free < LOW_DISK:
-        wrong.append("less than 100 MiB are free on the disk of the data directory")
-    if wrong:
+def ready(readiness: Annotated[Readiness, Depends(_readiness)], response: Response) -> dict[str, Any]:
+    """Whether requests can be accepted and carried out, and what is wrong if not.
+
+    503 while nothing can be accepted. What only keeps accepted work waiting (no worker, no Redis) is told with 200, as `degraded`:
+    taking the API out of service would not mend it, and would refuse people who have a right to ask.
+    """
+    findings = readiness.findings()
+    wrong = [finding for finding in findings if finding.wrong]
+    if any(finding.blocks for finding in wrong):
         response.status_code = 503
-    return {"status": "ok" if not wrong else "degraded", "wrong": wrong, "database_ms": round((time.perf_counter() - begun) * 1000, 2)}
+    return {
+        "status": "ok" if not wrong else "degraded" if response.status_code != 503 else "unavailable",
+        "wrong": [finding.wrong for finding in wrong],
+        "checks": {finding.name: finding.wrong or finding.found for finding in findings},
+    }
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
+def metrics(metrics: Annotated[Metrics, Depends(_metrics)]) -> Response:
+    """Counts and ages in Prometheus' text format, computed from the record: every API process tells the same."""
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/.well-known/expunge-keys.json")

@@ -9,9 +9,9 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import erasure, idempotency, ids, jobs, outcomes, uploads
+from service import erasure, idempotency, ids, jobs, locks, outcomes, uploads
 from service.blobs import Sealed
-from service.db import now
+from service.db import OUTAGE, now
 from service.deps import IdempotencyKey, MayAdmin, MayRead, OpenHome, dataset_named, model_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
@@ -35,14 +35,14 @@ def create(body: ModelBody, home: OpenHome, caller: MayAdmin, response: Response
     with home.db.write() as session:
         stored = idempotency.recall(session, caller.id, key, tag)
         if stored is None:
-            stored = _create(session, body)
+            stored = _create(session, home, body)
             idempotency.keep(session, caller.id, key, tag, stored, now())
     home.wake.set()
     response.headers.update(stored.headers)
     return stored.body
 
 
-def _create(session: Session, body: ModelBody) -> Stored:
+def _create(session: Session, home: Home, body: ModelBody) -> Stored:
     dataset = dataset_named(session, body.dataset)
     if dataset.state != "ready":
         raise Problem(
@@ -52,6 +52,7 @@ def _create(session: Session, body: ModelBody) -> Stored:
             errors=[at("/dataset", "not ready")],
             headers={"Retry-After": "1"} if dataset.state == "validating" else None,
         )
+    locks.exclusive(session, "model", body.name)
     if session.scalars(select(Model.id).where(Model.name == body.name)).first():
         raise Problem(409, "name_taken", "A model has this name already; choose another.", errors=[at("/name", "taken")])
     _check_against_data(body, dataset)
@@ -70,9 +71,14 @@ def _create(session: Session, body: ModelBody) -> Stored:
     session.flush()
     headers = {"Location": f"/models/{model.name}"}
     if body.core != "upload":
-        job = jobs.submit(session, kind="fit", dataset_id=dataset.id, model_id=model.id, method=None, now=now())
+        job = _fit(session, home, model)
         headers = {"Location": f"/jobs/{job.id}", "Retry-After": "1"}
     return Stored(202, headers, shown(session, model).model_dump(mode="json"))
+
+
+def _fit(session: Session, home: Home, model: Model) -> Job:
+    queue = home.settings.training_queue
+    return jobs.submit(session, kind="fit", dataset_id=model.dataset_id, model_id=model.id, method=None, now=now(), queue=queue)
 
 
 def _check_against_data(body: ModelBody, dataset: Dataset) -> None:
@@ -127,6 +133,8 @@ async def put_core(name: str, request: Request, home: OpenHome, caller: MayAdmin
     try:
         sealed = await uploads.receive(request, home, blob, min(MAX_CORE, home.settings.max_upload_bytes))
         job, out = await run_in_threadpool(_take_core, home, name, sealed)
+    except OUTAGE:  # whether the record took it is unknown: the blob may be needed, and is swept later if it is not
+        raise
     except BaseException:
         await run_in_threadpool(home.vault.shred, blob)
         raise
@@ -149,12 +157,13 @@ def _take_core(home: Home, name: str, sealed: Sealed) -> tuple[str, ModelOut]:
     with home.vault.open(sealed.blob_id) as source:
         check_header(source, sealed.size)
     with home.db.write() as session:
+        locks.exclusive(session, "model", name)
         model = model_named(session, name)
         _refuse_core(model)
         if model.given_core_blob:  # of a fit that failed
             erasure.schedule(session, [model.given_core_blob], job_id=None, what="uploaded core", due_at=now())
         model.given_core_blob, model.state, model.error = sealed.blob_id, "fitting", None
-        job = jobs.submit(session, kind="fit", dataset_id=model.dataset_id, model_id=model.id, method=None, now=now())
+        job = _fit(session, home, model)
         return job.id, shown(session, model)
 
 

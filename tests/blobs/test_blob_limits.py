@@ -1,6 +1,5 @@
 """Memory does not grow with a blob, and a place that is full says so and keeps nothing."""
 
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -20,39 +19,47 @@ def run(repository: Path, script: str, *before: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_half_a_gibibyte_is_put_and_read_in_64_mib(vault: Vault, address: str, repository: Path) -> None:
-    script = f"""
-        import hashlib, resource
-        vault = {address}
-        block, repeats = bytes(range(256)) * 4096, 512
-        vault.put("up-0", block); vault.read("up-0"); vault.shred("up-0")
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        before = peak()
-        sealed = vault.put("up-1", (block for _ in range(repeats)))
-        digest = hashlib.sha256()
-        for piece in vault.stream("up-1"):
-            digest.update(piece)
-        with vault.open("up-1") as reader:
-            while reader.read(1 << 20):
-                pass
-        assert digest.hexdigest() == sealed.sha256 and sealed.size == repeats * len(block)
-        print(peak() - before)
-    """
+PUT_AND_READ = """
+    import hashlib, pathlib
+    vault = {address}
+    block, repeats = bytes(range(256)) * 4096, {mib}
+    vault.put("up-0", (block for _ in range(9)))
+    for _ in vault.stream("up-0"):
+        pass
+    vault.shred("up-0")
+    # Not getrusage: what it calls the peak of a process begins with that of the one which started it.
+    peak = lambda: int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+    before = peak()
+    sealed = vault.put("up-1", (block for _ in range(repeats)))
+    digest = hashlib.sha256()
+    for piece in vault.stream("up-1"):
+        digest.update(piece)
+    with vault.open("up-1") as reader:
+        while reader.read(1 << 20):
+            pass
+    assert digest.hexdigest() == sealed.sha256 and sealed.size == repeats * len(block)
+    print(peak() - before)
+"""
 
-    done = run(repository, script)
+
+# Nine chunks are put first, so that what a client library needs once is not counted; that much and no more may come on top.
+@pytest.mark.parametrize(("mib", "most"), [(48, 24), pytest.param(512, 64, marks=pytest.mark.slow)])
+def test_a_large_blob_is_put_and_read_in_little_memory(vault: Vault, address: str, repository: Path, mib: int, most: int) -> None:
+    done = run(repository, PUT_AND_READ.format(address=address, mib=mib))
 
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 64
-    assert vault.stat("up-1").size == 512 * MIB
+    assert int(done.stdout) < most
+    assert vault.stat("up-1").size == mib * MIB
 
 
 @pytest.mark.parametrize(
-    ("limit", "size"),
+    ("place", "limit", "size"),
     [
-        pytest.param(2 * MIB, 5 * MIB, id="in a chunk"),
-        pytest.param(RECORD + 10, MIB, id="in the trailer"),
-        pytest.param(20, 0, id="in the key"),
+        pytest.param("directory", 2 * MIB, 5 * MIB, id="in a chunk"),
+        pytest.param("directory", RECORD + 10, MIB, id="in the trailer"),
+        *(pytest.param(adapter, 20, 0, id=f"in the key, {adapter}") for adapter in ("directory", "postgres", "s3")),
     ],
+    indirect=["place"],
 )
 def test_a_file_limit_is_named_and_nothing_half_written_stays(
     address: str, at_rest: Callable[[], bytes], repository: Path, limit: int, size: int
@@ -78,15 +85,6 @@ def test_a_file_limit_is_named_and_nothing_half_written_stays(
     assert done.returncode == 0, done.stderr
     assert done.stdout == "blob up-1: no room left to store it\n"
     assert at_rest() == b""
-
-
-def _own_mounts() -> list[str]:
-    """The command prefix under which a mount is seen by that process alone and ends with it."""
-    unshare = shutil.which("unshare")
-    probe = [str(unshare), "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "probe", "/mnt"]
-    if unshare is None or subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("no right to a private mount: the full-disk tests need one")
-    return [unshare, "--mount", "--propagation", "private"]
 
 
 ON_A_SMALL_DISK = """
@@ -123,8 +121,10 @@ ON_A_SMALL_DISK = """
 
 
 @pytest.mark.parametrize("small", ["blobs", "keys"])
-def test_a_full_disk_is_named_keeps_nothing_and_does_not_stop_shredding(tmp_path: Path, repository: Path, small: str) -> None:
-    done = run(repository, ON_A_SMALL_DISK.format(root=str(tmp_path), small=small), *_own_mounts())
+def test_a_full_disk_is_named_keeps_nothing_and_does_not_stop_shredding(
+    tmp_path: Path, repository: Path, own_mounts: list[str], small: str
+) -> None:
+    done = run(repository, ON_A_SMALL_DISK.format(root=str(tmp_path), small=small), *own_mounts)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "blob up-2: no room left to store it\n"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from service.blobs import BadBlobId, BlobExists, BlobMissing, Sealed, Vault
 from service.blobs.cipher import cut
+from service.blobs.keys import KeyDirectory
 from service.blobs.port import CHUNK, Octets
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 7 * CHUNK // 2]
@@ -78,6 +79,20 @@ def test_pieces_of_any_length_are_cut_into_full_chunks(lengths: list[int]) -> No
     assert b"".join(chunks) == b"".join(pieces)
     assert all(len(chunk) == CHUNK for chunk in chunks[:-1])
     assert all(chunks)
+
+
+@pytest.mark.parametrize("size", [chunks * CHUNK - less for chunks in (7, 8, 9, 16, 17) for less in (0, 5)])
+def test_a_blob_of_many_chunks_is_read_whole_and_by_range(vault: Vault, size: int) -> None:
+    plain = random.Random(size).randbytes(size)
+
+    vault.put("up-1", plain)
+
+    assert vault.read("up-1") == plain
+    ends = [(0, 1), (len(plain) - 1, None)]
+    for start, stop in [*ends, (7 * CHUNK - 9, 8 * CHUNK + 9), (8 * CHUNK, 8 * CHUNK + 1), (3 * CHUNK + 1, 17 * CHUNK)]:
+        assert b"".join(vault.stream("up-1", start, stop)) == plain[start:stop]
+    vault.shred("up-1")
+    assert list(vault.ids()) == []
 
 
 def test_text_is_refused_and_leaves_nothing(vault: Vault) -> None:
@@ -193,6 +208,32 @@ def test_a_blob_is_written_once(vault: Vault) -> None:
         vault.put("up-1", b"second")
 
     assert vault.read("up-1") == b"first"
+
+
+def test_two_writers_of_one_id_get_one_blob_and_harm_it_not(vault: Vault, tmp_path: Path) -> None:
+    other = Vault(vault.blobs, KeyDirectory(tmp_path / "other keys"))
+    within: list[str] = []
+
+    def source() -> Iterator[bytes]:
+        yield LARGE
+        try:
+            other.put("up-1", b"the other's")
+            within.append("stored")
+        except BlobExists:
+            within.append("taken")
+
+    try:
+        vault.put("up-1", source())
+        owner, content = vault, LARGE
+    except BlobExists:
+        owner, content = other, b"the other's"
+
+    assert within == ["taken" if owner is vault else "stored"]
+    assert owner.read("up-1") == content
+    for late in (vault, other):
+        with pytest.raises(BlobExists):
+            late.put("up-1", b"late")
+    assert owner.read("up-1") == content
 
 
 def test_an_id_used_again_after_shredding_has_a_new_key(vault: Vault) -> None:

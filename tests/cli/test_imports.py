@@ -49,7 +49,7 @@ def test_a_client_command_runs_on_a_base_install(command: tuple[str, ...], tmp_p
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", [("serve",), ("demo",), ("reproduce", "v", "--data", "d")])
+@pytest.mark.parametrize("command", [("serve",), ("worker",), ("migrate",), ("doctor",), ("demo",), ("reproduce", "v", "--data", "d")])
 def test_a_command_that_needs_more_says_what_to_install(command: tuple[str, ...], tmp_path: Path) -> None:
     done = python(f"{BASE_INSTALL}\nfrom expunge.cli import main\nmain()", *command, cwd=tmp_path)
 

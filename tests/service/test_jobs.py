@@ -1,11 +1,10 @@
-"""The life of a job on a real database file: claims, leases, fences."""
+"""The life of a job on real databases: claims, leases, fences."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -21,10 +20,9 @@ LEASE = timedelta(seconds=15)
 
 
 @pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    url = f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
-    migrate.upgrade(url)
-    database = Database(url)
+def db(record: str) -> Iterator[Database]:
+    migrate.upgrade(record)
+    database = Database(record)
     with database.write() as session:
         session.add_all(Dataset(id=f"ds_{i}", name=f"d{i}", state="ready", source_sha256="0", created_at=T0) for i in range(3))
     yield database

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from alembic import command
@@ -16,28 +15,30 @@ from service import migrate, requests
 from service.db import Database
 from service.tables import Base
 
+BLOBS = {"blobs", "blob_chunks"}
+"""Tables of the blob store, which speaks to PostgreSQL without the record's classes."""
 
-def test_the_migrations_make_the_very_tables_that_the_code_describes(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'a.sqlite3'}"
-    migrate.upgrade(url)
-    database = Database(url)
+
+def test_the_migrations_make_the_very_tables_that_the_code_describes(record: str) -> None:
+    migrate.upgrade(record)
+    database = Database(record)
 
     with database.engine.connect() as connection:
-        difference = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        context = MigrationContext.configure(connection, opts={"include_name": lambda name, kind, _: kind != "table" or name not in BLOBS})
+        difference = compare_metadata(context, Base.metadata)
 
     assert difference == []
 
 
-def test_migrations_go_down_and_up_again(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'a.sqlite3'}"
-    migrate.upgrade(url)
+def test_migrations_go_down_and_up_again(record: str) -> None:
+    migrate.upgrade(record)
 
-    command.downgrade(migrate.config(url), "base")
-    bare = inspect(Database(url).engine).get_table_names()
-    migrate.upgrade(url)
+    command.downgrade(migrate.config(record), "base")
+    bare = inspect(Database(record).engine).get_table_names()
+    migrate.upgrade(record)
 
     assert bare == ["alembic_version"]
-    assert set(inspect(Database(url).engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+    assert set(inspect(Database(record).engine).get_table_names()) - BLOBS == {*Base.metadata.tables, "alembic_version"}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +56,9 @@ def test_an_answer_is_due_one_calendar_month_later(received: str, due: str) -> N
     "wrong",
     ["state = 'sleeping'", "state = 'running'", "state = 'done'", "kind = 'mine'"],
 )
-def test_the_database_refuses_a_job_in_an_impossible_state(tmp_path: Path, wrong: str) -> None:
-    url = f"sqlite:///{tmp_path / 'a.sqlite3'}"
-    migrate.upgrade(url)
-    database = Database(url)
+def test_the_database_refuses_a_job_in_an_impossible_state(record: str, wrong: str) -> None:
+    migrate.upgrade(record)
+    database = Database(record)
     with database.write() as session:
         session.execute(
             text("INSERT INTO datasets (id, name, state, source_sha256, created_at) VALUES ('d', 'd', 'ready', '0', '2026-01-01')")

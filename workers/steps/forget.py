@@ -123,16 +123,17 @@ def _results(
     asked: list[Asked], selection: Selection, shelf: Shelf, still: Mapping[str, set[str]], given: Mapping[str, str]
 ) -> dict[str, Any]:
     """Dispositions, receipts and what is guaranteed, by request. Receipts hold salts and leaf values, no ids."""
-    values = [v.hex() for v in _leaf_values(selection)]
-    results = {}
+    results: dict[str, Any] = {}
+    salts = {r.id: sorted(merkle.salt_of(selection.owner[s], s).hex() for s in selection.chosen[r.id]) for r in asked}
+    kept = {"salts": salts, "values": [v.hex() for v in _leaf_values(selection)]}
+    # One blob for all requests of the job: each holding every leaf value would grow with the square of what is asked together.
+    receipts = shelf.put(json.dumps(kept).encode()).blob_id if any(salts.values()) else None
     for request in asked:
         chosen = selection.chosen[request.id]
         dispositions = dict(selection.dispositions[request.id])
-        if holders := [name for name, kept in still.items() if chosen.intersection(kept)]:
+        if holders := [name for name, held in still.items() if chosen.intersection(held)]:
             dispositions["still_held_by"] = sorted(holders)
-        salts = sorted(merkle.salt_of(selection.owner[s], s).hex() for s in chosen)
-        receipts = shelf.put(json.dumps({"salts": salts, "values": values}).encode()).blob_id if chosen else None
-        results[request.id] = {"dispositions": dispositions, "receipts": receipts, "guarantee": dict(given)}
+        results[request.id] = {"dispositions": dispositions, "receipts": receipts if chosen else None, "guarantee": dict(given)}
     return results
 
 
