@@ -33,6 +33,7 @@ from workers.artifacts import (
     unpack_weights,
 )
 from workers.measure import accuracy_of
+from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
@@ -67,6 +68,7 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
         if plan["method"] == "retrain"
         else {"loading": 0.2, "forgetting": 0.3, "measuring": 0.1, "writing": 0.2, "erasing rows": 0.2}
     )
+    report.resume(plan)
     report.phase("loading")
     before = _load(plan, shelf)
     memory = Memory(bytes.fromhex(plan["secret"]), plan["model_id"], frozenset(plan["tombstones"]))
@@ -81,6 +83,8 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
             "facts": {"dispositions": _total(selection)},
         }
     outcome = _METHODS[plan["method"]](plan, shelf, report, before, selection)
+    if "split" in outcome:
+        return outcome
     report.phase("erasing rows")
     erased, still = _erase_from_dataset(plan, shelf, before, selection)
     tags = {memory.tag("sample", s) for s in selection.gone} | {
@@ -148,6 +152,8 @@ def _zero(plan: Mapping[str, Any], shelf: Shelf, report: Report, before: Before,
 def _retrain(plan: Mapping[str, Any], shelf: Shelf, report: Report, before: Before, selection: Selection) -> dict[str, Any]:
     keep = set(before.held["sample_id"].to_pylist()) - selection.gone
     fitted = fit_rows(plan, shelf, report, keep=keep, given=None)
+    if isinstance(fitted, Split):
+        return fitted.outcome(report)
     report.phase("measuring")
     spec = dict(plan["spec"]) | {"resolved": hyperparameters(plan["spec"], fitted.core, fitted.core_rows)}
     # Rows encoded by another core say nothing of the old weights: what was measured with the old core stands in the parent's certificate.
