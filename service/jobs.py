@@ -184,7 +184,7 @@ def _turn(now: datetime) -> tuple[Any, ...]:
     last = select(func.max(_SERVED.started_at)).where(_SERVED.model_id == Job.model_id).scalar_subquery()
     urgent = case((Job.due_at < now + URGENT, Job.due_at), else_=None)
     since = case((last > Job.created_at, last), else_=Job.created_at)
-    return urgent.is_(None), urgent, Job.parent_id.is_not(None), since, Job.created_at, Job.id
+    return urgent.is_(None), urgent, Job.parent_id.is_not(None), since, Job.created_at, Job.lane, Job.id
 
 
 def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, phase: str, progress: float) -> None:
