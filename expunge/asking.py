@@ -45,22 +45,15 @@ def forget(
     subject: Annotated[list[str] | None, typer.Option(metavar="ID", help="A subject, all of whose samples go. May be given again.")] = None,
     subjects_file: Annotated[Path | None, typer.Option(help="Subjects, one id a line, or a .json list.")] = None,
     label: Annotated[str | None, typer.Option(help="Samples with this label.")] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="ATTR=VALUE",
-            help="Samples with this attribute; with --label and further --where, all must hold. VALUE may be a JSON number or true, false.",
-        ),
-    ] = None,
+    where: Annotated[list[str] | None, typer.Option(metavar="ATTR=VALUE", help="Samples with this attribute; with --label and further "
+                                                    "--where, all must hold. VALUE may be a JSON number or true, false.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="All user samples.")] = False,
     method: Annotated[str, typer.Option(help="auto, exact, retrain (also core samples; slow) or zero.")] = "auto",
-    reason: Annotated[
-        str | None, typer.Option(help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")
-    ] = None,
+    reason: Annotated[str | None, typer.Option(
+        help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference; no personal data.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Asked twice with the same key, the service acts once.")] = None,
-    wait: Wait = False,
-    json_: AsJson = False,
+    wait: Wait = False, json_: AsJson = False,
 ) -> None:
     """Ask a model to forget samples, subjects, all that match, or everything.
 
@@ -72,16 +65,8 @@ def forget(
     named = bool(ids or subjects or attributes or label is not None)
     if named == everything:
         raise typer.BadParameter("name what to forget: --id, --ids-file, --subject, --subjects-file, --label or --where; or --everything")
-    asked: dict[str, Any] = {
-        "ids": ids,
-        "subjects": subjects,
-        "where": attributes,
-        "everything": everything,
-        "method": method,
-        "reason": reason,
-        "reference": reference,
-        "idempotency_key": idempotency_key,
-    }
+    asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything, "method": method,
+                             "reason": reason, "reference": reference, "idempotency_key": idempotency_key}
     with Client() as client:
         request = _ask(client, model, label, asked)
         if wait:
@@ -133,11 +118,8 @@ def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) 
     for word, count in sorted(found["counts"].items(), key=lambda pair: (pair[0] != "forgotten", pair[0])):
         show.say(f"  {count:>8}  {word:<18} {show.DISPOSITIONS.get(word, '')}")
     odd = [(name, word) for name, word in zip(ids, found.get("ids", ()), strict=False) if word != "forgotten"]
-    odd += [
-        (name, ", ".join(f"{count} {word}" for word, count in words.items()))
-        for name, words in zip(subjects, found.get("subjects", ()), strict=False)
-        if set(words) != {"forgotten"}
-    ]
+    odd += [(name, ", ".join(f"{count} {word}" for word, count in words.items()))
+            for name, words in zip(subjects, found.get("subjects", ()), strict=False) if set(words) != {"forgotten"}]
     for name, word in odd[:_LISTED]:
         show.say(f"  {name}: {word}")
     if len(odd) > _LISTED:
@@ -154,11 +136,9 @@ def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) 
 
 
 @requests.command("list")
-def list_requests(
-    state: Annotated[str | None, typer.Option(help="received, in_progress, fulfilled, partial, refused, cancelled or failed.")] = None,
-    model: Annotated[str | None, typer.Option(help="Of this model only.")] = None,
-    json_: AsJson = False,
-) -> None:
+def list_requests(state: Annotated[str | None, typer.Option(
+                      help="received, in_progress, fulfilled, partial, refused, cancelled or failed.")] = None,
+                  model: Annotated[str | None, typer.Option(help="Of this model only.")] = None, json_: AsJson = False) -> None:
     """List requests, newest first."""
     with Client() as client:
         found = client.requests(state=state, model=model)
@@ -190,32 +170,19 @@ def cancel_request(request: str, json_: AsJson = False) -> None:
 
 def _show_request(found: dict[str, Any]) -> None:
     counts = (found["dispositions"] or {}).get("counts", {})
-    show.fields(
-        {
-            "request": found["id"],
-            "model": found["model"],
-            "state": found["state"],
-            "asked for": found["kind"],
-            "method": found["method"],
-            "why": found["why"],
-            "reason": found["reason"],
-            "reference": found["reference"],
-            "version": found["version"],
-            "samples": ", ".join(f"{count} {word}" for word, count in counts.items()) or None,
-            "received (UTC)": show.second(found["received_at"]),
-            "due (UTC)": show.second(found["due_at"]),
-            "ended (UTC)": show.second(found["finished_at"]),
-            "job": found["job"],
-        }
-    )
+    show.fields({
+        "request": found["id"], "model": found["model"], "state": found["state"], "asked for": found["kind"], "method": found["method"],
+        "why": found["why"], "reason": found["reason"], "reference": found["reference"], "version": found["version"],
+        "samples": ", ".join(f"{count} {word}" for word, count in counts.items()) or None,
+        "received (UTC)": show.second(found["received_at"]), "due (UTC)": show.second(found["due_at"]),
+        "ended (UTC)": show.second(found["finished_at"]), "job": found["job"]})
 
 
 def receipt(
     request: Annotated[str, typer.Argument(help="Id of the request that forgot the samples.")],
     id_: Annotated[list[str], typer.Option("--id", metavar="ID", help="A sample. May be given again.")],
-    directory: Annotated[
-        Path | None, typer.Option("--verify", metavar="DIR", help="Check the receipts against this downloaded version.")
-    ] = None,
+    directory: Annotated[Path | None, typer.Option(
+        "--verify", metavar="DIR", help="Check the receipts against this downloaded version.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Get a person's receipts: proof that their samples were in the forget set, revealing nobody else.
@@ -254,9 +221,8 @@ def _certified_set(directory: Path, request_id: str) -> dict[str, Any]:
         show.failure(f"{directory} is a first version: nothing was forgotten for it.")
         raise typer.Exit(1)
     if request_id not in request["ids"]:
-        show.failure(
-            f"{directory} is the certificate of other requests ({', '.join(request['ids'])}).",
-            advice="Give the version that this request made; `expunge requests show` says which.",
-        )
+        show.failure(f"{directory} is the certificate of other requests ({', '.join(request['ids'])}).",
+                     advice="Give the version that this request made; `expunge requests show` says which.")
         raise typer.Exit(1)
     return {"root": request["forgetSet"]["commitment"], "count": request["forgetSet"]["count"]}
+

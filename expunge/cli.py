@@ -26,15 +26,11 @@ from expunge.verify import verify as verify_directory
 
 INSTALL = "pip install 'expunge[service,worker]'"
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Forget samples to the bit, with a certificate that can be checked without the service.",
-    epilog="Exit codes: 0 done; 1 failed or refused; 2 wrong usage, or signer unknown; 3 reproduced, but other bits. "
-    "EXPUNGE_URL and EXPUNGE_API_KEY say which service to talk to.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
+                  help="Forget samples to the bit, with a certificate that can be checked without the service.",
+                  epilog="Exit codes: 0 done; 1 failed or refused; 2 wrong usage, or signer unknown; 3 reproduced, but other bits. "
+                         "EXPUNGE_URL and EXPUNGE_API_KEY say which service to talk to.")
 app.add_typer(records.dataset, name="dataset")
 app.add_typer(records.model, name="model")
 app.command("forget")(asking.forget)
@@ -49,12 +45,10 @@ Fingerprint = Annotated[str | None, typer.Option(help="The issuer's fingerprint 
 
 
 @app.command()
-def download(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
-    version: Annotated[str, typer.Argument(help="A number, a statement's sha256, or @latest-certified.")] = "@latest-certified",
-    out: Annotated[Path, typer.Option(help="Directory for the nine files; replaced if it holds a version.")] = Path("version"),
-    json_: AsJson = False,
-) -> None:
+def download(model: Annotated[str, typer.Argument(help="Name of the model.")],
+             version: Annotated[str, typer.Argument(help="A number, a statement's sha256, or @latest-certified.")] = "@latest-certified",
+             out: Annotated[Path, typer.Option(help="Directory for the nine files; replaced if it holds a version.")] = Path("version"),
+             json_: AsJson = False) -> None:
     """Download a version with its certificate. A broken download goes on when asked for again."""
     with Client() as client, show.bar(f"download {model}") as tell:
         directory = client.download(model, version, out=out, progress=lambda done, size: tell("receiving", done / size))
@@ -65,12 +59,8 @@ def download(
 
 
 @app.command()
-def verify(
-    place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downloaded version, or the address of one.")],
-    key: Key = None,
-    fingerprint: Fingerprint = None,
-    json_: AsJson = False,
-) -> None:
+def verify(place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downloaded version, or the address of one.")],
+           key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
     """Check a version against its certificate, offline, in seven steps.
 
     Exits 0 if every step passed and the signer is the one you named; 1 if a step failed; 2 if you named none.
@@ -97,16 +87,11 @@ def _fetched(address: str, folder: Path) -> Path:
 
 
 @app.command()
-def reproduce(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded version.")],
-    data: Annotated[Path, typer.Option(help="The data set's Parquet file.")],
-    forgotten: Annotated[
-        list[Path] | None, typer.Option(help="Ids of the samples forgotten so far: one a line, or a .json list. May be given again.")
-    ] = None,
-    key: Key = None,
-    fingerprint: Fingerprint = None,
-    json_: AsJson = False,
-) -> None:
+def reproduce(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A downloaded version.")],
+              data: Annotated[Path, typer.Option(help="The data set's Parquet file.")],
+              forgotten: Annotated[list[Path] | None, typer.Option(
+                  help="Ids of the samples forgotten so far: one a line, or a .json list. May be given again.")] = None,
+              key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
     """Train again from the raw data without the forgotten samples, and compare hashes with the certificate.
 
     Exits 0 if the bits are equal, 3 if they are not, 1 if it could not be tried.
@@ -126,13 +111,11 @@ def reproduce(
 
 
 @app.command()
-def serve(
-    host: Annotated[str | None, typer.Option(help="Loopback only. Default 127.0.0.1, or EXPUNGE_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. Default 8000, or EXPUNGE_PORT.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where all is kept. Default expunge-data, or EXPUNGE_DATA_DIR.")] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Write the first API key here (mode 0600) instead of showing it.")] = None,
-    until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False,
-) -> None:
+def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 127.0.0.1, or EXPUNGE_HOST.")] = None,
+          port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one. Default 8000, or EXPUNGE_PORT.")] = None,
+          data_dir: Annotated[Path | None, typer.Option(help="Where all is kept. Default expunge-data, or EXPUNGE_DATA_DIR.")] = None,
+          key_file: Annotated[Path | None, typer.Option(help="Write the first API key here (mode 0600) instead of showing it.")] = None,
+          until_stdin_closes: Annotated[bool, typer.Option(hidden=True)] = False) -> None:
     """Run the whole service in this process, with nothing else to install. Ctrl-C ends it; started again, it finishes what it accepted.
 
     With EXPUNGE_DATABASE_URL (PostgreSQL) and EXPUNGE_REDIS_URL it is the API alone: any number of them, beside `expunge worker`.
@@ -208,9 +191,8 @@ def _end_with_stdin() -> None:
 
 
 @app.command()
-def doctor(
-    url: Annotated[str | None, typer.Option(envvar="EXPUNGE_URL", help="Where the service should answer.")] = None, json_: AsJson = False
-) -> None:
+def doctor(url: Annotated[str | None, typer.Option(envvar="EXPUNGE_URL", help="Where the service should answer.")] = None,
+           json_: AsJson = False) -> None:
     """Look at settings, directories and servers as the service would, and say what to mend. Exits 1 if anything is wrong."""
     diagnosis = _needing("expunge.doctor").examine(_settings({}), url=url)
     if json_:
@@ -225,12 +207,10 @@ def _settings_wrong(error: Any) -> str:
 
 
 @app.command()
-def demo(
-    data: Annotated[Path | None, typer.Option(help="Your own Parquet file, roles included. Default: scikit-learn's digits.")] = None,
-    out: Annotated[Path, typer.Option(help="Where version 2, its certificate and the figures are left.")] = Path("demo-output"),
-    seed: Annotated[int, typer.Option(help="Of the split, the training and the choice of whom to forget.")] = 0,
-    epochs: Annotated[int | None, typer.Option(hidden=True)] = None,
-) -> None:
+def demo(data: Annotated[Path | None, typer.Option(help="Your own Parquet file, roles included. Default: scikit-learn's digits.")] = None,
+         out: Annotated[Path, typer.Option(help="Where version 2, its certificate and the figures are left.")] = Path("demo-output"),
+         seed: Annotated[int, typer.Option(help="Of the split, the training and the choice of whom to forget.")] = 0,
+         epochs: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Show all of it in under two minutes: fit, forget one person, verify, reproduce, forget everything. Non-zero if any step disagrees."""
     found = _needing("expunge.demo")
     for name in ("expunge.serve", "expunge.reproduce"):

@@ -56,24 +56,13 @@ class Client:
         transport: another way to carry requests, for tests.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        retries: int = 3,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
+    def __init__(self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0, retries: int = 3,
+                 transport: httpx.BaseTransport | None = None) -> None:
         self.url = (url or os.environ.get("EXPUNGE_URL") or DEFAULT_URL).rstrip("/")
         self._retries = retries
         key = (key or os.environ.get("EXPUNGE_API_KEY") or "").strip()
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout, connect=10.0),
-            transport=transport,
-        )
+        self._http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"} if key else {},
+                                  timeout=httpx.Timeout(timeout, connect=10.0), transport=transport)
 
     def __enter__(self) -> Client:
         return self
@@ -87,14 +76,8 @@ class Client:
 
     # Data sets and models
 
-    def upload_dataset(
-        self,
-        path: Path | str,
-        name: str,
-        *,
-        idempotency_key: str | None = None,
-        progress: Callable[[int, int], None] = lambda sent, size: None,
-    ) -> Json:
+    def upload_dataset(self, path: Path | str, name: str, *, idempotency_key: str | None = None,
+                       progress: Callable[[int, int], None] = lambda sent, size: None) -> Json:
         """Upload a Parquet file. Answers with the data set, still `validating`; its `job` says when its rows are checked.
 
         Args:
@@ -108,17 +91,8 @@ class Client:
     def dataset(self, name: str) -> Json:
         return self._get(f"/datasets/{_part(name)}")
 
-    def create_model(
-        self,
-        name: str,
-        dataset: str,
-        architecture: str | Mapping[str, Any],
-        *,
-        core: str = "train",
-        core_weights: Path | str | None = None,
-        idempotency_key: str | None = None,
-        **options: Any,
-    ) -> Json:
+    def create_model(self, name: str, dataset: str, architecture: str | Mapping[str, Any], *, core: str = "train",
+                     core_weights: Path | str | None = None, idempotency_key: str | None = None, **options: Any) -> Json:
         """Create a model and fit its first version; its `job` says when it is certified.
 
         Args:
@@ -143,20 +117,9 @@ class Client:
 
     # Forgetting
 
-    def forget(
-        self,
-        model: str,
-        *,
-        ids: Iterable[str] = (),
-        subjects: Iterable[str] = (),
-        label: int | str | None = None,
-        where: Mapping[str, Any] | None = None,
-        everything: bool = False,
-        method: str = "auto",
-        reason: str | None = None,
-        reference: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Json:
+    def forget(self, model: str, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), label: int | str | None = None,
+               where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto", reason: str | None = None,
+               reference: str | None = None, idempotency_key: str | None = None) -> Json:
         """Ask a model to forget samples, or everything. Answers at once with the request and the `job` that carries it out.
 
         Args:
@@ -220,14 +183,8 @@ class Client:
     def version(self, model: str, version: str | int = "@latest-certified") -> Json:
         return self._get(f"/models/{_part(model)}/versions/{_part(str(version))}")
 
-    def download(
-        self,
-        model: str,
-        version: str | int = "@latest-certified",
-        *,
-        out: Path | str,
-        progress: Callable[[int, int], None] = lambda done, size: None,
-    ) -> Path:
+    def download(self, model: str, version: str | int = "@latest-certified", *, out: Path | str,
+                 progress: Callable[[int, int], None] = lambda done, size: None) -> Path:
         """Download a version with its proofs into the directory `out`, which appears only once everything in it is complete."""
         return download(self, model, str(version), Path(out), progress=progress)
 
@@ -284,16 +241,8 @@ class Client:
             if after is None:
                 return found
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        *,
-        key: str | None = None,
-        file: Path | None = None,
-        progress: Callable[[int, int], None] = lambda sent, size: None,
-        **what: Any,
-    ) -> Json:
+    def _send(self, method: str, path: str, *, key: str | None = None, file: Path | None = None,
+              progress: Callable[[int, int], None] = lambda sent, size: None, **what: Any) -> Json:
         """Send a body. A POST carries an Idempotency-Key, made here unless given, and may so be tried again."""
         headers = {"Idempotency-Key": key or str(uuid.uuid4())} if method == "POST" else {}
         if file is not None:
@@ -341,13 +290,9 @@ class Client:
         document = document if isinstance(document, dict) else {}
         if "retry-after" in response.headers:
             document["retry_after"] = response.headers["retry-after"]
-        raise Problem(
-            response.status_code,
-            str(document.get("code", f"http_{response.status_code}")),
-            str(document.get("detail") or f"The service answered {response.status_code} {response.reason_phrase}."),
-            list(document.get("errors", [])),
-            document,
-        )
+        raise Problem(response.status_code, str(document.get("code", f"http_{response.status_code}")),
+                      str(document.get("detail") or f"The service answered {response.status_code} {response.reason_phrase}."),
+                      list(document.get("errors", [])), document)
 
 
 def _pieces(path: Path, progress: Callable[[int, int], None]) -> Iterator[bytes]:

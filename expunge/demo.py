@@ -115,13 +115,8 @@ def _tell(story: Story, out: Path, folder: Path, client: Client, seed: int, epoc
     with story.begin("upload: the file, sealed as it arrives, every row checked"):
         _job(client, client.upload_dataset(plan.data, MODEL)["job"], "upload")
     with story.begin(f"fit: {plan.architecture} trained on core rows, user weights fitted on {plan.user_rows} user rows"):
-        model = client.create_model(
-            MODEL,
-            MODEL,
-            plan.architecture,
-            expected_rows=plan.user_rows,
-            training={k: v for k, v in (("seed", seed), ("epochs", epochs)) if v is not None},
-        )
+        model = client.create_model(MODEL, MODEL, plan.architecture, expected_rows=plan.user_rows,
+                                    training={k: v for k, v in (("seed", seed), ("epochs", epochs)) if v is not None})
         fit = _job(client, model["job"], "fit")
         client.download(MODEL, 1, out=folder / "v1")  # for the figures before; gone with the demo's own folder
     who = f"{plan.subject}, {len(plan.gone)} samples" if plan.subject else f"{len(plan.gone)} samples, drawn"
@@ -207,16 +202,10 @@ def _figures(story: Story, first: Path, second: Path, again: Reproduction) -> tu
     user = _rows(story.plan.data, "user", after.classes)
     assert user is not None
     gone = set(story.plan.gone)
-    groups = {
-        "test": _rows(story.plan.data, "audit", after.classes),
-        "forgotten": user.select([name in gone for name in user.ids]),
-        "kept": user.without(gone),
-    }
-    found = {
-        group: {stage: _right(logits(after.core, weights, samples.inputs), samples.labels) for stage, weights in stages.items()}
-        for group, samples in groups.items()
-        if samples is not None
-    }
+    groups = {"test": _rows(story.plan.data, "audit", after.classes), "forgotten": user.select([name in gone for name in user.ids]),
+              "kept": user.without(gone)}
+    found = {group: {stage: _right(logits(after.core, weights, samples.inputs), samples.labels) for stage, weights in stages.items()}
+             for group, samples in groups.items() if samples is not None}
     retrained = next(pair.here for pair in again.digests if pair.what == "user.safetensors")
     hashes = {"before": _hash(first), "after": _hash(second), "retrained": retrained}
     if hashes["after"] != hashes["retrained"] or hashes["before"] == hashes["after"]:
@@ -258,43 +247,26 @@ def _table(story: Story, accuracies: Accuracies, hashes: dict[str, str]) -> None
 def _words(story: Story, alone: Right) -> None:
     count = len(story.plan.gone)
     for head, text in (
-        (
-            "Proved.",
-            f"Without the {count} samples, training the user weights on the same core gives the very bits of version 2: the last "
-            "two hashes are equal, and the signed certificate says so. The core never saw a user sample. With everything forgotten, the model "
-            "is its core, bit for bit.",
-        ),
-        (
-            "Measured.",
-            f"The accuracies, by counting; the core alone is right on {alone} of {alone.n} rows. Seconds to forget: from the "
-            "request to the certified version, sealing and signing included. Seconds to retrain: reading the file, features, solve; the core "
-            "is not trained again.",
-        ),
-        (
-            "Not proved.",
-            "Good faith: a signature shows who asserts, and that nothing was altered. That no copy of version 1 exists "
-            "elsewhere. Equal bits on another processor or LAPACK.",
-        ),
+        ("Proved.", f"Without the {count} samples, training the user weights on the same core gives the very bits of version 2: the last "
+         "two hashes are equal, and the signed certificate says so. The core never saw a user sample. With everything forgotten, the model "
+         "is its core, bit for bit."),
+        ("Measured.", f"The accuracies, by counting; the core alone is right on {alone} of {alone.n} rows. Seconds to forget: from the "
+         "request to the certified version, sealing and signing included. Seconds to retrain: reading the file, features, solve; the core "
+         "is not trained again."),
+        ("Not proved.", "Good faith: a signature shows who asserts, and that nothing was altered. That no copy of version 1 exists "
+         "elsewhere. Equal bits on another processor or LAPACK."),
     ):
         show.out.print(f"[bold]{head}[/bold] {escape(text)}")
 
 
 def _keep(story: Story, out: Path, accuracies: Accuracies, hashes: dict[str, str], fit: dict[str, Any], forgot: dict[str, Any]) -> None:
     summary = {
-        "forgotten": len(story.plan.gone),
-        "subject": story.plan.subject,
-        "user_rows": story.plan.user_rows,
-        "architecture": story.plan.architecture,
-        "fingerprint": story.fingerprint,
-        "accuracy": {
-            group: {stage: {"correct": right.correct, "n": right.n} for stage, right in stages.items()}
-            for group, stages in accuracies.items()
-        },
-        "sha256_of_user_weights": hashes,
-        "seconds": {name: round(value, 3) for name, value in story.seconds.items()},
-        "seconds_of_the_fit": fit["seconds"],
-        "seconds_of_the_forget_job": forgot["seconds"],
-    }
+        "forgotten": len(story.plan.gone), "subject": story.plan.subject, "user_rows": story.plan.user_rows,
+        "architecture": story.plan.architecture, "fingerprint": story.fingerprint,
+        "accuracy": {group: {stage: {"correct": right.correct, "n": right.n} for stage, right in stages.items()}
+                     for group, stages in accuracies.items()},
+        "sha256_of_user_weights": hashes, "seconds": {name: round(value, 3) for name, value in story.seconds.items()},
+        "seconds_of_the_fit": fit["seconds"], "seconds_of_the_forget_job": forgot["seconds"]}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     show.note(f"\nKept in {out}: v2, v3, forgotten.txt, fingerprint.txt, summary.json. Check again, without any service:")
     command = os.path.relpath(sys.argv[0])

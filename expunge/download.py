@@ -85,10 +85,8 @@ def _fetch(client: Client, file: dict[str, Any], part: Path, progress: Callable[
         except httpx.TransportError as error:
             broken = broken + 1 if half.exists() and half.stat().st_size == have else 1
             if broken >= TRIES:
-                raise DownloadFailed(
-                    f"{name} broke off {TRIES} times ({error or type(error).__name__}). "
-                    "Run the same command again: it goes on where it stopped."
-                ) from error
+                raise DownloadFailed(f"{name} broke off {TRIES} times ({error or type(error).__name__}). "
+                                     "Run the same command again: it goes on where it stopped.") from error
             time.sleep(0.2 * broken)
     with half.open("rb") as stored:
         if hashlib.file_digest(stored, "sha256").hexdigest() != digest:

@@ -45,32 +45,13 @@ def service(data_dir: Path, *, port: int = 0) -> Iterator[Running]:
     """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     key_file, log = data_dir / "key.txt", data_dir / "service.log"
-    command = [
-        sys.executable,
-        "-m",
-        "expunge.cli",
-        "serve",
-        "--port",
-        str(port),
-        "--data-dir",
-        str(data_dir),
-        "--key-file",
-        str(key_file),
-        "--until-stdin-closes",
-    ]
+    command = [sys.executable, "-m", "expunge.cli", "serve", "--port", str(port), "--data-dir", str(data_dir), "--key-file", str(key_file),
+               "--until-stdin-closes"]
     # A folder `models` in the current directory must not be taken for the package.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EXPUNGE_")} | {"PYTHONSAFEPATH": "1"}
     # Its own session: Ctrl-C reaches this process alone, which then ends the child in order.
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,  # noqa: S603
-        errors="replace",
-        env=environment,
-        start_new_session=True,
-    )
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,  # noqa: S603
+                             errors="replace", env=environment, start_new_session=True)
     logging = threading.Thread(target=_keep_log, args=(child, log), daemon=True)
     logging.start()
     try:

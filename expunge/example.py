@@ -45,15 +45,10 @@ def write_digits(path: Path, *, seed: int) -> None:
     subject = np.full(len(images), None, dtype=object)
     for place, row in enumerate(order[AUDIT + CORE :]):
         subject[row] = f"person-{place // GONE + 1:02d}"
-    table = pa.table(
-        {
-            "sample_id": [f"digit-{row:04d}" for row in range(len(images))],
-            "role": pa.array(role, pa.string()),
-            "label": pa.array(labels.astype(np.int64)),
-            "subject_id": pa.array(subject, pa.string()),
-            "image": pa.array([(image * 15).astype(np.uint8).tobytes() for image in images], pa.binary()),
-        }
-    )  # 0-16 becomes 0-240
+    table = pa.table({
+        "sample_id": [f"digit-{row:04d}" for row in range(len(images))], "role": pa.array(role, pa.string()),
+        "label": pa.array(labels.astype(np.int64)), "subject_id": pa.array(subject, pa.string()),
+        "image": pa.array([(image * 15).astype(np.uint8).tobytes() for image in images], pa.binary())})  # 0-16 becomes 0-240
     form = {"image_encoding": "raw_uint8", "height": "8", "width": "8", "channels": "1"}
     pq.write_table(table.replace_schema_metadata(form), path)
 

@@ -36,12 +36,9 @@ def ended(client: Client, job_id: str, what: str, *, json_: bool) -> dict[str, A
 
 
 @dataset.command("upload")
-def upload_dataset(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet, with the columns that README.md describes.")],
-    name: Annotated[str, typer.Option(help="What to call it: lower-case letters, digits, . _ -")],
-    wait: Wait = False,
-    json_: AsJson = False,
-) -> None:
+def upload_dataset(file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet, with the columns that README.md describes.")],
+                   name: Annotated[str, typer.Option(help="What to call it: lower-case letters, digits, . _ -")],
+                   wait: Wait = False, json_: AsJson = False) -> None:
     """Upload a Parquet file."""
     with Client() as client:
         with show.bar(f"upload {file.name}") as tell:
@@ -77,22 +74,11 @@ def _show_dataset(found: dict[str, Any], json_: bool) -> None:
         return show.as_json(found)
     summary, error = found["summary"] or {}, found["error"] or {}
     roles = {role: part["rows"] for role, part in summary.get("roles", {}).items()}
-    show.fields(
-        {
-            "name": found["name"],
-            "state": found["state"],
-            "error": error.get("detail"),
-            "row": error.get("row"),
-            "rows": summary.get("rows"),
-            "roles": ", ".join(f"{count} {role}" for role, count in roles.items()) or None,
-            "labels": _labels(summary),
-            "input": summary.get("shape") and " x ".join(map(str, summary["shape"])),
-            "attributes": ", ".join(summary.get("attributes", ())) or None,
-            "sha256": found["sha256"],
-            "id": found["id"],
-            "job": found["job"],
-        }
-    )
+    show.fields({
+        "name": found["name"], "state": found["state"], "error": error.get("detail"), "row": error.get("row"), "rows": summary.get("rows"),
+        "roles": ", ".join(f"{count} {role}" for role, count in roles.items()) or None,
+        "labels": _labels(summary), "input": summary.get("shape") and " x ".join(map(str, summary["shape"])),
+        "attributes": ", ".join(summary.get("attributes", ())) or None, "sha256": found["sha256"], "id": found["id"], "job": found["job"]})
 
 
 def _labels(summary: dict[str, Any]) -> str | None:
@@ -116,8 +102,7 @@ def create_model(
     rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the core's training.")] = None,
     spec: Annotated[Path | None, typer.Option(help="JSON with any field of POST /models; the options here come before it.")] = None,
-    wait: Wait = False,
-    json_: AsJson = False,
+    wait: Wait = False, json_: AsJson = False,
 ) -> None:
     """Create a model and fit its first version."""
     body = _spec(spec)
@@ -160,15 +145,10 @@ def list_models(json_: AsJson = False) -> None:
         found = client.models()
     if json_:
         return show.as_json(found)
-    rows = (
-        (m["name"], m["state"], m["latest_certified"], m["spec"]["architecture"]["name"], m["dataset"], show.moment(m["created_at"]))
-        for m in found
-    )
-    show.table(
-        ("name", "state", "version", "architecture", "data set", "created (UTC)"),
-        rows,
-        empty="No models yet: `expunge model create --name NAME --dataset DATASET --architecture convnet`.",
-    )
+    rows = ((m["name"], m["state"], m["latest_certified"], m["spec"]["architecture"]["name"], m["dataset"], show.moment(m["created_at"]))
+            for m in found)
+    show.table(("name", "state", "version", "architecture", "data set", "created (UTC)"), rows,
+               empty="No models yet: `expunge model create --name NAME --dataset DATASET --architecture convnet`.")
 
 
 @model.command("show")
@@ -184,21 +164,11 @@ def _show_model(found: dict[str, Any], json_: bool) -> None:
     spec, error = found["spec"], found["error"] or {}
     classes = spec.get("classes")
     resolved = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in sorted(spec.get("resolved", {}).items()))
-    show.fields(
-        {
-            "name": found["name"],
-            "state": found["state"],
-            "error": error.get("detail"),
-            "version": found["latest_certified"],
-            "data set": found["dataset"],
-            "architecture": spec["architecture"]["name"],
-            "core": spec["core"],
-            "classes": classes and f"{len(classes)}: {', '.join(map(str, classes[:12]))}{' ...' if len(classes) > 12 else ''}",
-            "fitted with": resolved or None,
-            "id": found["id"],
-            "job": found["job"],
-        }
-    )
+    show.fields({
+        "name": found["name"], "state": found["state"], "error": error.get("detail"), "version": found["latest_certified"],
+        "data set": found["dataset"], "architecture": spec["architecture"]["name"], "core": spec["core"],
+        "classes": classes and f"{len(classes)}: {', '.join(map(str, classes[:12]))}{' ...' if len(classes) > 12 else ''}",
+        "fitted with": resolved or None, "id": found["id"], "job": found["job"]})
 
 
 # Versions, jobs, keys
@@ -222,9 +192,8 @@ def _accuracy(version: dict[str, Any]) -> str | None:
 
 
 @jobs.command("list")
-def list_jobs(
-    state: Annotated[str | None, typer.Option(help="queued, running, done, refused, failed or cancelled.")] = None, json_: AsJson = False
-) -> None:
+def list_jobs(state: Annotated[str | None, typer.Option(help="queued, running, done, refused, failed or cancelled.")] = None,
+              json_: AsJson = False) -> None:
     """List jobs, newest first."""
     with Client() as client:
         found = client.jobs(state=state)
@@ -257,37 +226,21 @@ def _show_job(found: dict[str, Any], json_: bool) -> None:
         return show.as_json(found)
     spent = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in (found["seconds"] or {}).items())
     running = found["state"] not in follow.FINAL
-    show.fields(
-        {
-            "job": found["id"],
-            "kind": found["kind"],
-            "state": found["state"],
-            "model": found["model"],
-            "data set": found["dataset"],
-            "method": found["method"],
-            "version": found["version"],
-            "phase": found["phase"],
-            "progress": f"{100 * found['progress']:.0f} %" if running else None,
-            "seconds left": found["eta_seconds"] if running else None,
-            "failures": found["attempt"] or None,
-            "error": (found["error"] or {}).get("detail"),
-            "spent": spent or None,
-            "requests": "\n".join(found["requests"]) or None,
-            "asked (UTC)": show.second(found["created_at"]),
-            "ended (UTC)": show.second(found["finished_at"]),
-        }
-    )
+    show.fields({
+        "job": found["id"], "kind": found["kind"], "state": found["state"], "model": found["model"], "data set": found["dataset"],
+        "method": found["method"], "version": found["version"], "phase": found["phase"],
+        "progress": f"{100 * found['progress']:.0f} %" if running else None,
+        "seconds left": found["eta_seconds"] if running else None, "failures": found["attempt"] or None,
+        "error": (found["error"] or {}).get("detail"), "spent": spent or None, "requests": "\n".join(found["requests"]) or None,
+        "asked (UTC)": show.second(found["created_at"]), "ended (UTC)": show.second(found["finished_at"])})
 
 
 SCOPES = "forget:create, forget:read, model:read, model:download, model:admin"
 
 
 @key.command("new")
-def new_key(
-    name: Annotated[str, typer.Argument(help="Who or what will use it.")],
-    scope: Annotated[list[str], typer.Option(help=f"May be given again. One of {SCOPES}.")],
-    json_: AsJson = False,
-) -> None:
+def new_key(name: Annotated[str, typer.Argument(help="Who or what will use it.")],
+            scope: Annotated[list[str], typer.Option(help=f"May be given again. One of {SCOPES}.")], json_: AsJson = False) -> None:
     """Make an API key. It is shown once."""
     with Client() as client:
         made = client.create_key(name, scope)

@@ -96,24 +96,17 @@ class Reproduction:
         if small:
             return "Some features were rounded otherwise on this machine. Bits are promised for the environment that the certificate names."
         if self.left_out < self.forgotten:
-            return (
-                f"Other samples went in: the certificate's request alone forgot {self.forgotten}, and here {self.left_out} were left "
-                "out. Name every sample forgotten so far with --forgotten."
-            )
+            return (f"Other samples went in: the certificate's request alone forgot {self.forgotten}, and here {self.left_out} were left "
+                    "out. Name every sample forgotten so far with --forgotten.")
         if self.proved == "equal_to_retrain" and self.elsewhere:
             return "Training in float32 takes another path in another environment. Run it again where the certificate was made."
-        return (
-            "Other samples went in: check --forgotten (all ids forgotten so far from this data set, no others) and that the file is "
-            "the data set's."
-        )
+        return ("Other samples went in: check --forgotten (all ids forgotten so far from this data set, no others) and that the file is "
+                "the data set's.")
 
     def document(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("digests", "weights")}
-        return (
-            {"equal": self.equal, "meaning": self.meaning}
-            | plain
-            | {"digests": {pair.what: {"certified": pair.certified, "here": pair.here, "equal": pair.equal} for pair in self.digests}}
-        )
+        return {"equal": self.equal, "meaning": self.meaning} | plain | {
+            "digests": {pair.what: {"certified": pair.certified, "here": pair.here, "equal": pair.equal} for pair in self.digests}}
 
 
 @dataclass(frozen=True)
@@ -144,15 +137,8 @@ def load(directory: Path, said: dict[str, Any]) -> Version:
     return Version(core, weights, form["classes"], said)
 
 
-def reproduce(
-    directory: Path,
-    data: Path,
-    forgotten: Set[str],
-    *,
-    key: Path | None = None,
-    fingerprint: str | None = None,
-    progress: Callable[[str, float], None] = lambda phase, fraction: None,
-) -> Reproduction:
+def reproduce(directory: Path, data: Path, forgotten: Set[str], *, key: Path | None = None, fingerprint: str | None = None,
+              progress: Callable[[str, float], None] = lambda phase, fraction: None) -> Reproduction:
     """Train a version again from its data set's file, without the forgotten samples.
 
     For `equal_to_refit` the downloaded core is taken as it is; for `equal_to_retrain` it is trained again, from the hyperparameters that
@@ -224,24 +210,17 @@ def _trained_core(version: Version, samples: Any, progress: Callable[[str, float
     read: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": lambda text: text == "True"}
     try:
         training = Training(**{f.name: read[str(f.type)](written[f"training.{f.name}"]) for f in fields(Training)})
-        return fit_core(
-            version.core.architecture,
-            samples,
-            training,
-            expected_rows=int(written["expected_rows"]),
-            target=float(written["target"]),
-            ridge=float(written["ridge"]),
-            progress=lambda _, fraction: progress("training the core", fraction),
-        )
+        return fit_core(version.core.architecture, samples, training, expected_rows=int(written["expected_rows"]),
+                        target=float(written["target"]), ridge=float(written["ridge"]),
+                        progress=lambda _, fraction: progress("training the core", fraction))
     except KeyError as error:
         raise CannotReproduce(f"the certificate does not record {error}") from error
     except ValueError as error:
         raise CannotReproduce(f"a core cannot be trained from these rows: {error}") from error
 
 
-def _refitted(
-    version: Version, core: Core, begun: Statistics, data: Path, layout: Layout, forgotten: Set[str], progress: Callable[[str, float], None]
-) -> _Trained:
+def _refitted(version: Version, core: Core, begun: Statistics, data: Path, layout: Layout, forgotten: Set[str],
+              progress: Callable[[str, float], None]) -> _Trained:
     """Encode the remaining user rows and solve."""
     everything = (version.said["request"] or {}).get("kind") == "everything"
     sums, left_out, seen = Sums(begun), 0, 0
@@ -265,11 +244,9 @@ def _solved(core: Core, statistics: Statistics) -> Tensor:
 
 def _compared(version: Version, directory: Path, found: _Trained, data: Path, seconds: float) -> Reproduction:
     said, certified = version.said, _value(version)
-    pairs = [
-        Compared("statistics", certified["statistics"]["sha256"], digest(found.statistics)),
-        Compared("user weights", certified["weightValues"]["sha256"], values_digest(found.weights)),
-        Compared("user.safetensors", certified["weights"]["sha256"], _sha256(pack_weights({"user.weight": found.weights}))),
-    ]
+    pairs = [Compared("statistics", certified["statistics"]["sha256"], digest(found.statistics)),
+             Compared("user weights", certified["weightValues"]["sha256"], values_digest(found.weights)),
+             Compared("user.safetensors", certified["weights"]["sha256"], _sha256(pack_weights({"user.weight": found.weights})))]
     if found.core is not version.core:
         core = _sha256(pack_weights(core_tensors(found.core)))
         pairs.append(Compared("core.safetensors", said["model"]["core"]["digest"]["sha256"], core))
@@ -279,19 +256,11 @@ def _compared(version: Version, directory: Path, found: _Trained, data: Path, se
     with data.open("rb") as file:
         same_file = hashlib.file_digest(file, "sha256").hexdigest() == said["reproduce"]["dataset"]["digest"]["sha256"]
     return Reproduction(
-        proved=said["guarantee"][0]["name"],
-        digests=tuple(pairs),
-        weights=found.weights,
-        user_rows=found.statistics.rows,
-        left_out=found.left_out,
-        forgotten=said["dispositions"]["forgotten"],
-        differing=int((difference > 0).sum()) if same_shape else -1,
-        largest=float(difference.max()),
-        size=float(version.weights.abs().max()),
+        proved=said["guarantee"][0]["name"], digests=tuple(pairs), weights=found.weights, user_rows=found.statistics.rows,
+        left_out=found.left_out, forgotten=said["dispositions"]["forgotten"], differing=int((difference > 0).sum()) if same_shape else -1,
+        largest=float(difference.max()), size=float(version.weights.abs().max()),
         elsewhere=tuple(f"{name}: {there[name]} there, {here[name]} here" for name in sorted(here) if here[name] != there[name]),
-        same_file=same_file,
-        seconds=seconds,
-    )
+        same_file=same_file, seconds=seconds)
 
 
 def tell(found: Reproduction) -> None:
@@ -303,10 +272,8 @@ def tell(found: Reproduction) -> None:
         if not pair.equal:
             show.say(f"  {'':<17} {'here':<9}  {pair.here}")
     if not found.equal:
-        show.say(
-            f"  {found.differing if found.differing >= 0 else 'all'} weights differ; the largest difference is {found.largest:.3g}, "
-            f"the largest weight {found.size:.3g}."
-        )
+        show.say(f"  {found.differing if found.differing >= 0 else 'all'} weights differ; the largest difference is {found.largest:.3g}, "
+                 f"the largest weight {found.size:.3g}.")
     if not found.same_file:
         show.say("  The file is not byte for byte the one that the certificate names.")
     for difference in found.elsewhere:

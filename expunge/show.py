@@ -173,10 +173,7 @@ def report(found: Report, directory: str) -> None:
 
 def report_json(found: Report) -> dict[str, Any]:
     return {
-        "ok": found.ok,
-        "exit_code": found.exit_code,
-        "signer": found.signer,
-        "signer_known": found.signer_known,
+        "ok": found.ok, "exit_code": found.exit_code, "signer": found.signer, "signer_known": found.signer_known,
         "failed": found.failed.name if found.failed else None,
         "steps": [{"number": s.number, "name": s.name, "passed": s.passed, "detail": s.detail, "advice": s.advice} for s in found.steps],
     }

@@ -51,7 +51,9 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     return body.method
 
 
-def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu") -> Request:
+def receive(
+    session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu"
+) -> Request:
     """Accept a request and attach it to the model's one queued job, making the job if there is none."""
     model = session.scalars(select(Model).where(Model.name == body.model)).first()
     if model is None:

@@ -49,7 +49,9 @@ def _accept(home: Home, caller: Any, body: ForgetBody, key: str | None, tag: str
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
-                request = requests.receive(session, caller, body, body_blob=blob, now=now(), training_queue=home.settings.training_queue)
+                request = requests.receive(
+                    session, caller, body, body_blob=blob, now=now(), training_queue=home.settings.training_queue
+                )
                 shown = requests.shown(session, request).model_dump(mode="json")
                 stored = Stored(202, {"Location": f"/jobs/{request.job_id}", "Retry-After": "1"}, shown)
                 idempotency.keep(session, caller.id, key, tag, stored, now())

@@ -31,6 +31,7 @@ class Ask:
     reference: str
     model: str
     ids: list[str]
+    method: str = "exact"
     request: str | None = None
     """Set when the service has said 202: from here on it is promised."""
     cancelled: str = "no"
@@ -47,9 +48,12 @@ class Watcher:
 
     def __call__(self, world: World) -> None:
         running: Counter[str] = Counter()
-        for job, lane, state, fence, attempt, leased in self.record.execute(
-            "SELECT id, lane, state, fence, attempt, lease_until IS NOT NULL FROM jobs"
+        for job, lane, state, fence, attempt, leased, parent in self.record.execute(
+            "SELECT j.id, j.lane, j.state, j.fence, j.attempt, j.lease_until IS NOT NULL, p.id || '-' || p.fence || p.state"
+            " FROM jobs j LEFT JOIN jobs p ON p.id = j.parent_id"
         ):
+            whose = f"{lane.rpartition('-')[0]}running"
+            assert not parent or state not in ("queued", "running") or parent == whose, f"{job} is {state}, its job is {parent}"
             before = self.jobs.get(job, (state, 0, 0))
             assert fence >= before[1] and attempt >= before[2], f"fence or attempts of {job} went back"
             assert before[0] not in FINAL_JOB or state == before[0], f"{job} was {before[0]} and became {state}"
