@@ -9,7 +9,7 @@ import rfc8785
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import ids, jobs, locks, log, requests
+from service import ids, locks, log, requests
 from service.db import now
 from service.home import Home
 from service.jobs import Claim
@@ -100,11 +100,8 @@ def sweep_orphans(home: Home, *, prefix: str = "", only: Callable[[str], bool] =
 def sweep_claims(home: Home, held: Claim) -> int:
     """Sweep what this claim of a job, and the claims before it, left; their parts' too. A later claim is somebody else's, at work.
 
-    Nothing while the record says that the claim lasts, because its end could not be written down: others may be at work on its parts.
+    If the end of this claim could not be written down, others may still be at work on its parts, in vain: they are cancelled with it.
     """
-    with home.db.read() as session:
-        if jobs.lasts(session, held):
-            return 0
     prefix = f"{held.stem}-"
     return sweep_orphans(home, prefix=prefix, only=lambda blob: int(blob.removeprefix(prefix).split("-")[0]) <= held.fence)
 

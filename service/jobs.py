@@ -205,13 +205,9 @@ def hold(session: Session, held: Claim) -> None:
     Raises:
         LostLease: it is no longer this worker's.
     """
-    if session.execute(_ours(held).with_for_update(key_share=True)).first() is None:
+    ours = select(Job.id).where(Job.id == held.job_id, Job.fence == held.fence, Job.state == "running")
+    if session.execute(ours.with_for_update(key_share=True)).first() is None:
         raise LostLease(held.job_id)
-
-
-def lasts(session: Session, held: Claim) -> bool:
-    """Whether a claim has not ended, as far as the record knows."""
-    return session.execute(_ours(held)).first() is not None
 
 
 def finish(
@@ -344,10 +340,6 @@ def events_after(session: Session, job_id: str, last: int) -> list[Event]:
 
 def is_final(state: str) -> bool:
     return state in FINAL_JOB
-
-
-def _ours(held: Claim) -> Select[tuple[str]]:
-    return select(Job.id).where(Job.id == held.job_id, Job.fence == held.fence, Job.state == "running")
 
 
 def _add(session: Session, now: datetime, **values: Any) -> Job:

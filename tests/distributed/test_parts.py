@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -180,6 +181,44 @@ def test_a_job_whose_worker_is_killed_is_split_anew_and_leaves_nothing_of_the_fi
     assert hashes(service) == alone[0]
     assert "cancelled" in {p.state for p in parts[:PARTS]} <= {"done", "cancelled"}
     assert [p.state for p in parts[PARTS:]] == ["done"] * PARTS
+    assert left_over(service) == set()
+
+
+def test_a_part_that_cannot_be_done_ends_its_job_with_its_reason(start: Start) -> None:
+    service = start(workers=2, max_attempts="1")
+
+    fit = begin_fit(service)
+    worker = freeze(service, fit, owner=False)
+    (child,) = psutil.Process(worker.pid).children()
+    child.kill()
+    worker.send_signal(signal.SIGCONT)
+    job = service.end_of(fit)
+
+    with record(service) as database, database.read() as session:
+        states = {p.state for p in parts_of(session, fit)}
+    assert job["state"] == "failed"
+    assert (job["error"]["code"], "worker process died" in job["error"]["detail"]) == ("internal", True)
+    assert service.client.get("/models/m").json()["state"] == "failed"
+    assert "failed" in states <= {"done", "failed", "cancelled"}
+    assert left_over(service) == set()
+
+
+def test_a_worker_told_to_end_gives_back_the_job_and_the_part_in_hand(start: Start, alone: list[list[str]]) -> None:
+    service = start(workers=1)
+
+    fit = begin_fit(service)
+    worker = freeze(service, fit, owner=True)
+    worker.terminate()
+    worker.send_signal(signal.SIGCONT)
+    worker.wait(20)
+    with record(service) as database, database.read() as session:
+        between = {p.state for p in parts_of(session, fit)}, session.get_one(Job, fit.rpartition("/")[2]).state
+    service.start_worker()
+    job = service.end_of(fit)
+
+    assert between[0] <= {"done", "cancelled"} and between[1] == "queued"
+    assert (job["state"], job["attempt"]) == ("done", 0)
+    assert hashes(service) == alone[0]
     assert left_over(service) == set()
 
 
