@@ -125,7 +125,8 @@ def _requests(session: Session, world: World, asks: list[Ask]) -> list[tuple[Ask
         if request.state == "cancelled":
             assert ask.cancelled != "no", f"{ask.reference} was cancelled by nobody"
         elif request.state == "failed":
-            parked = job.attempt >= world.settings.max_attempts or job.fence >= world.settings.max_claims
+            tried = [job, *session.scalars(select(Job).where(Job.parent_id == job.id, Job.state == "failed"))]
+            parked = any(j.attempt >= world.settings.max_attempts or j.fence >= world.settings.max_claims for j in tried)
             assert job.state == "failed" and parked, f"{ask.reference} failed and {job.id} is {job.state} after {job.attempt} failures"
         else:
             assert request.state == "fulfilled" and job.state == "done", f"{ask.reference} is {request.state}, its job {job.state}"
