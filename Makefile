@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests and benchmarks compare bits and run side by side: one BLAS thread a process.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test slow faults up bench bench-full lint clean
+.PHONY: demo test slow faults soak up bench bench-full lint clean
 
 demo: .venv/run.stamp
 	$(BIN)/expunge demo --out demo-output $(if $(DATA),--data $(DATA))
@@ -17,7 +17,13 @@ slow: .venv/dev.stamp
 
 # Kills workers, servers and APIs again and again, on private servers; EXPUNGE_SCHEDULES says how many simulated schedules.
 faults: .venv/dev.stamp
-	$(ONE_THREAD) $(BIN)/python -m pytest -m faults --timeout 3600
+	$(BIN)/python -m tests.figures --clear
+	$(ONE_THREAD) $(BIN)/python -m pytest -m faults -n 2 --timeout 3600; ended=$$?; $(BIN)/python -m tests.figures; exit $$ended
+
+# Thousands of requests while somebody is killed every few seconds; EXPUNGE_SOAK=REQUESTS,MODELS,WORKERS,SECONDS_BETWEEN_KILLS.
+soak: .venv/dev.stamp
+	$(BIN)/python -m tests.figures --clear
+	$(ONE_THREAD) $(BIN)/python -m pytest -m faults tests/faults/test_soak.py; ended=$$?; $(BIN)/python -m tests.figures; exit $$ended
 
 # The steps of docker-compose.yml without a container engine: PostgreSQL, Redis, an API and a worker on this machine.
 up: .venv/dev.stamp

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, forget, latency, machine, removals, transfer
+from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
@@ -18,7 +18,10 @@ BENCHMARKS: dict[str, Run] = {
     removals.NAME: lambda asked, keep: removals.run(),
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
+    linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
+    caltech.NAME: lambda asked, keep: caltech.run(),
     transfer.NAME: lambda asked, keep: transfer.run(),
+    service.NAME: lambda asked, keep: service.run(),
 }
 
 MINUTES = {
@@ -26,15 +29,21 @@ MINUTES = {
     removals.NAME: (removals.MINUTES, 0),
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
+    linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
+    caltech.NAME: (caltech.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
+    service.NAME: (service.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
+
+FULL_ONLY = (caltech.NAME,)
+"""Run by `--full`, or by name."""
 
 
 def main(arguments: list[str]) -> int:
     """Run what was asked for. A wrong result ends with an error; a missed goal is printed and does not."""
     asked = _parsed(arguments)
-    chosen = asked.names or list(BENCHMARKS)
+    chosen = asked.names or [name for name in BENCHMARKS if asked.full or name not in FULL_ONLY]
     minutes = sum(MINUTES[name][0] + asked.full * MINUTES[name][1] for name in chosen)
     progress(f"{', '.join(chosen)}: about {minutes} minutes on two idle cores")
     where = machine.facts()
@@ -53,8 +62,8 @@ def main(arguments: list[str]) -> int:
 
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; all of them by default")
-    parser.add_argument("--full", action="store_true", help="the large accuracy tasks and the widest features too")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
+    parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features and the pretrained core too")
     parser.add_argument("--tasks", type=_names, default=[], help="accuracy tasks to run alone, such as cifar-5k; others' results stay")
     parser.add_argument("--seeds", type=_seeds, help="seeds of the accuracy tasks, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)

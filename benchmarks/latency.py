@@ -85,12 +85,12 @@ def one_request(client: httpx.Client, sample: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def digits() -> bytes:
+def digits(core: int = CORE, user: int = USER) -> bytes:
     """Return scikit-learn's digits as the Parquet file that the service takes: core, user and audit rows."""
     raw = load_digits()
     order = np.random.default_rng(0).permutation(len(raw.target))
     images = (raw.images[order] * 15.9375).astype(np.uint8)
-    roles = ["core"] * CORE + ["user"] * USER + ["audit"] * (len(order) - CORE - USER)
+    roles = ["core"] * core + ["user"] * user + ["audit"] * (len(order) - core - user)
     counts = {"core": 0, "user": 0, "audit": 0}
     ids = []
     for role in roles:

@@ -67,7 +67,7 @@ def store(setting: Setting, statistics: Statistics, folder: Path, *, n: int) -> 
     held = index.select(["sample_id", "role"]).append_column("label", index["label"].cast(pa.int32()))
     held = held.append_column("block", index["block"])
     weights = weights_of(setting.core, statistics)
-    fitted = Fitted(setting.core, 0, CLASSES, setting.begun, statistics, weights, rows_blocks, held, None, setting.rows.saturated)
+    fitted = Fitted(setting.core, 0, CLASSES, setting.begun, statistics, weights, rows_blocks, held, None)
     files, state = write(fitted, shelf, {})
     shape = list(setting.core.architecture.input_shape)
     form = {k: getattr(setting.core.architecture, k) for k in ("name", "activation", "taps", "bottleneck", "hidden")}

@@ -48,7 +48,11 @@ def forget(
     where: Annotated[list[str] | None, typer.Option(metavar="ATTR=VALUE", help="Samples with this attribute; with --label and further "
                                                     "--where, all must hold. VALUE may be a JSON number or true, false.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="All user samples.")] = False,
-    method: Annotated[str, typer.Option(help="auto, exact, retrain (also core samples; slow) or zero.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, exact, retrain (also core samples; slow), zero; cg or sgd if linearised.")] = "auto",
+    epsilon: Annotated[float | None, typer.Option(help="With --delta: what a linearised model's release must guarantee.")] = None,
+    delta: Annotated[float | None, typer.Option(help="With --epsilon.")] = None,
+    nats: Annotated[float | None, typer.Option(help="The same as a largest Kullback-Leibler divergence, instead of both.")] = None,
+    most_passes: Annotated[int | None, typer.Option(help="Of cg and sgd, over the rows that stay: then the request is refused.")] = None,
     reason: Annotated[str | None, typer.Option(
         help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference; no personal data.")] = None,
@@ -66,13 +70,15 @@ def forget(
     if named == everything:
         raise typer.BadParameter("name what to forget: --id, --ids-file, --subject, --subjects-file, --label or --where; or --everything")
     asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything, "method": method,
-                             "reason": reason, "reference": reference, "idempotency_key": idempotency_key}
+                             "reason": reason, "reference": reference, "idempotency_key": idempotency_key,
+                             "guarantee": {k: v for k, v in (("epsilon", epsilon), ("delta", delta), ("nats", nats)) if v is not None},
+                             "options": {} if most_passes is None else {"most_passes": most_passes}}
     with Client() as client:
         request = _ask(client, model, label, asked)
         if wait:
             job = _wait(client, request)
             request = client.wait_request(request["id"])
-            if job["state"] in ("failed", "cancelled"):
+            if job["state"] in ("failed", "cancelled") or (job["error"] or {}).get("code") == "guarantee_not_met":
                 show.job_end(job)
     if json_:
         show.as_json(request)
@@ -131,8 +137,19 @@ def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) 
     if request["version"] is None:
         show.say("No new version was made.")
         return
+    if given := _given(request):
+        show.say(f"Guarantee: {given}.")
     show.say(f"Version {request['version']} of {request['model']} is certified; the version before is withdrawn.")
     show.say(f"Download it: expunge download {request['model']} {request['version']} --out {request['model']}-v{request['version']}")
+
+
+def _given(request: dict[str, Any]) -> str | None:
+    """What the certificate states of how well the result can be told from one that never saw the samples."""
+    given = (request.get("guarantee") or {}).get("given")
+    if not given:
+        return None
+    more = f", epsilon {given['epsilon']} at delta {given['delta']}, advantage {given['advantage']}" if "epsilon" in given else ""
+    return f"{given['name']}, mu {given['mu']}{more}"
 
 
 @requests.command("list")
@@ -172,7 +189,8 @@ def _show_request(found: dict[str, Any]) -> None:
     counts = (found["dispositions"] or {}).get("counts", {})
     show.fields({
         "request": found["id"], "model": found["model"], "state": found["state"], "asked for": found["kind"], "method": found["method"],
-        "why": found["why"], "reason": found["reason"], "reference": found["reference"], "version": found["version"],
+        "why": found["why"], "guarantee": _given(found), "reason": found["reason"], "reference": found["reference"],
+        "version": found["version"],
         "samples": ", ".join(f"{count} {word}" for word, count in counts.items()) or None,
         "received (UTC)": show.second(found["received_at"]), "due (UTC)": show.second(found["due_at"]),
         "ended (UTC)": show.second(found["finished_at"]), "job": found["job"]})

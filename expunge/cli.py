@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
@@ -91,16 +92,23 @@ def reproduce(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A d
               data: Annotated[Path, typer.Option(help="The data set's Parquet file.")],
               forgotten: Annotated[list[Path] | None, typer.Option(
                   help="Ids of the samples forgotten so far: one a line, or a .json list. May be given again.")] = None,
+              service: Annotated[bool, typer.Option("--service", help="Ask the service too, for its sums, and count the integers that "
+                                                    "differ. For the latest version, with a key of scope model:admin.")] = False,
               key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
     """Train again from the raw data without the forgotten samples, and compare hashes with the certificate.
 
-    Exits 0 if the bits are equal, 3 if they are not, 1 if it could not be tried.
+    Of a linearised model: refit, and compare the distance to the release with its noise.
+
+    Exits 0 if the bits are equal, or the distance is one that the noise explains; 3 if not, 1 if it could not be tried.
     """
-    found = _needing("expunge.reproduce")
+    linearised = _is_linearised(directory)
+    if linearised and service:
+        raise typer.BadParameter("--service is for sums, which a linearised model does not have")
+    found = _needing("expunge.reproduce_linearised" if linearised else "expunge.reproduce")
     gone = {name for path in forgotten or () for name in read_ids(path)}
-    with show.bar("reproduce") as tell:
+    with show.bar("reproduce") as tell, Client() if service else nullcontext() as client:
         try:
-            result = found.reproduce(directory, data, gone, key=key, fingerprint=fingerprint, progress=tell)
+            result = found.reproduce(directory, data, gone, key=key, fingerprint=fingerprint, service=client, progress=tell)
         except found.CannotReproduce as error:
             _fail(str(error))
     if json_:
@@ -108,6 +116,15 @@ def reproduce(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A d
     else:
         found.tell(result)
     raise typer.Exit(0 if result.equal else 3)
+
+
+def _is_linearised(directory: Path) -> bool:
+    """What the version says of itself; whether it may be believed is found out with it."""
+    try:
+        form = json.loads((directory / "model.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(form, dict) and "linearize" in form
 
 
 @app.command()

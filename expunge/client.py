@@ -98,7 +98,7 @@ class Client:
         Args:
             architecture: a network's name, or its name with options.
             core: `train`, `upload` (give `core_weights`, a safetensors file) or `none`.
-            options: `training`, `expected_rows`, `classes`, `ridge`, `target`, `range`, as POST /models takes them.
+            options: `training`, `expected_rows`, `classes`, `ridge`, `target`, `range`, `linearize`, `release`, as POST /models takes them.
         """
         form = {"name": architecture} if isinstance(architecture, str) else dict(architecture)
         body = {"name": name, "dataset": dataset, "architecture": form, "core": core} | {k: v for k, v in options.items() if v is not None}
@@ -118,14 +118,17 @@ class Client:
     # Forgetting
 
     def forget(self, model: str, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), label: int | str | None = None,
-               where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto", reason: str | None = None,
+               where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto",
+               guarantee: Mapping[str, float] | None = None, options: Mapping[str, Any] | None = None, reason: str | None = None,
                reference: str | None = None, idempotency_key: str | None = None) -> Json:
         """Ask a model to forget samples, or everything. Answers at once with the request and the `job` that carries it out.
 
         Args:
             ids, subjects, label, where: united, but for `label` and `where` (attribute values), which a row must all equal.
             everything: all user rows; nothing else may be named then.
-            method: `auto`, `exact`, `retrain` or `zero`.
+            method: `auto`, `exact`, `retrain` or `zero`; `cg`, `sgd` or `retrain` of a linearised model.
+            guarantee: `epsilon` and `delta`, or `nats`: what a linearised model's release must keep to.
+            options: `most_passes` of `cg` and `sgd`.
         """
         if everything:
             asked: Json = {"kind": "everything"}
@@ -133,7 +136,8 @@ class Client:
             asked = {"kind": "samples", "ids": list(ids), "subjects": list(subjects)}
             if label is not None or where:
                 asked["where"] = {"label": label, "attributes": dict(where or {})}
-        body = {"model": model, "forget": asked, "method": method, "reason": reason, "reference": reference}
+        body = {"model": model, "forget": asked, "method": method, "guarantee": guarantee or None, "options": options or None,
+                "reason": reason, "reference": reference}
         return self._send("POST", "/forget", json=body, key=idempotency_key)
 
     def requests(self, *, state: str | None = None, model: str | None = None) -> list[Json]:
@@ -188,6 +192,14 @@ class Client:
         """Download a version with its proofs into the directory `out`, which appears only once everything in it is complete."""
         return download(self, model, str(version), Path(out), progress=progress)
 
+    def statistics(self, model: str) -> bytes:
+        """The sums (A, B) of the latest certified version, a safetensors file; for keys with the scope `model:admin`."""
+        return self.fetch(f"/models/{_part(model)}/statistics")
+
+    def solver(self, model: str, version: str | int = "@latest-certified") -> Json:
+        """How a linearised version was solved: passes, residual, history; for keys with the scope `model:admin`."""
+        return self._get(f"/models/{_part(model)}/versions/{_part(str(version))}/solver")
+
     # Keys and health
 
     def create_key(self, name: str, scopes: Iterable[str]) -> Json:
@@ -225,7 +237,7 @@ class Client:
             yield response
 
     def fetch(self, path: str) -> bytes:
-        """Read a small answer whole."""
+        """Read an answer whole."""
         return self._again("GET", path).content
 
     def _get(self, path: str, **params: Any) -> Json:

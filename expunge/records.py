@@ -93,7 +93,7 @@ def _labels(summary: dict[str, Any]) -> str | None:
 def create_model(
     name: Annotated[str | None, typer.Option(help="What to call it: lower-case letters, digits, . _ -")] = None,
     dataset: Annotated[str | None, typer.Option(help="Name of an uploaded data set.")] = None,
-    architecture: Annotated[str | None, typer.Option(help="linear, mlp, convnet, convnet7, resnet20 or resnet18.")] = None,
+    architecture: Annotated[str | None, typer.Option(help="linear, mlp, convnet, convnet7, resnet20, resnet18 or mobilenet_v2.")] = None,
     core: Annotated[str | None, typer.Option(help="train it on core rows, upload its weights, or none (a plain linear model).")] = None,
     core_weights: Annotated[Path | None, typer.Option(help="Network weights (safetensors), with --core upload.")] = None,
     expected_rows: Annotated[int | None, typer.Option(help="About how many user rows there will be.")] = None,
@@ -101,6 +101,11 @@ def create_model(
     batch: Annotated[int | None, typer.Option(help="Samples a step.")] = None,
     rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the core's training.")] = None,
+    linearize: Annotated[str | None, typer.Option(
+        metavar="all|LAYER,...", help="User weights over all parameters of the network, or of these layers.")] = None,
+    mu_max: Annotated[float | None, typer.Option(help="With --linearize: the largest mu of a release. Default 0.2.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="With --linearize: the size of its noise. Default: chosen on core rows.")] = None,
+    noise: Annotated[str | None, typer.Option(help="With --linearize: core (shaped by the core's curvature) or isotropic.")] = None,
     spec: Annotated[Path | None, typer.Option(help="JSON with any field of POST /models; the options here come before it.")] = None,
     wait: Wait = False, json_: AsJson = False,
 ) -> None:
@@ -110,6 +115,11 @@ def create_model(
     body |= {k: v for k, v in given.items() if v is not None}
     training = {"epochs": epochs, "batch": batch, "rate": rate, "seed": seed}
     body["training"] = body.get("training", {}) | {k: v for k, v in training.items() if v is not None}
+    if linearize is not None:
+        body["linearize"] = linearize if linearize == "all" else [layer.strip() for layer in linearize.split(",")]
+    release = {k: v for k, v in {"mu_max": mu_max, "sigma": sigma, "noise": noise}.items() if v is not None}
+    if release or "release" in body:
+        body["release"] = body.get("release", {}) | release
     if architecture is not None:
         body["architecture"] = body.get("architecture", {}) | {"name": architecture}
     if missing := [f"--{field}" for field in ("name", "dataset", "architecture") if field not in body]:
@@ -133,7 +143,7 @@ def _spec(path: Path | None) -> dict[str, Any]:
         body = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise typer.BadParameter(f"{path} is not JSON") from None
-    if not isinstance(body, dict) or not all(isinstance(body.get(part, {}), dict) for part in ("training", "architecture")):
+    if not isinstance(body, dict) or not all(isinstance(body.get(part, {}), dict) for part in ("training", "architecture", "release")):
         raise typer.BadParameter(f"{path} does not hold an object as POST /models takes it")
     return body
 
@@ -162,11 +172,13 @@ def _show_model(found: dict[str, Any], json_: bool) -> None:
     if json_:
         return show.as_json(found)
     spec, error = found["spec"], found["error"] or {}
+    layers = spec.get("linearize")
     classes = spec.get("classes")
     resolved = ", ".join(f"{name.removeprefix('training.')} {value}" for name, value in sorted(spec.get("resolved", {}).items()))
     show.fields({
         "name": found["name"], "state": found["state"], "error": error.get("detail"), "version": found["latest_certified"],
         "data set": found["dataset"], "architecture": spec["architecture"]["name"], "core": spec["core"],
+        "linearised": layers if layers is None or layers == "all" else ", ".join(layers),
         "classes": classes and f"{len(classes)}: {', '.join(map(str, classes[:12]))}{' ...' if len(classes) > 12 else ''}",
         "fitted with": resolved or None, "id": found["id"], "job": found["job"]})
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from expunge import show
+from expunge.client import Client
 from expunge.verify import verify
 from models.linear.core import Core, CoreMismatch, core_statistics, core_tensors, encode, fit_core, load_core
 from models.linear.solve import digest as values_digest
@@ -27,7 +29,7 @@ from models.nets import Architecture
 from models.train import Training
 from service.parquet import Layout, inspect
 from service.problem import Problem
-from workers.artifacts import pack_weights, rows_with_role, samples_of
+from workers.artifacts import pack_weights, rows_with_role, samples_of, unpack_statistics
 from workers.device import deterministic, hardware
 from workers.encoding import Sums
 from workers.failure import Failure
@@ -71,6 +73,10 @@ class Reproduction:
     """Samples that the certificate's own request forgot; earlier requests come on top."""
     differing: int
     """User weights with other bits; -1 where the two have not even the same shape."""
+    integers: int
+    """How many integers (A, B) have, as found here."""
+    differing_integers: int | None
+    """How many of them differ from the service's; -1 where the two have not even the same shape, None where it was not asked."""
     largest: float
     """The largest difference of a user weight."""
     size: float
@@ -138,7 +144,7 @@ def load(directory: Path, said: dict[str, Any]) -> Version:
 
 
 def reproduce(directory: Path, data: Path, forgotten: Set[str], *, key: Path | None = None, fingerprint: str | None = None,
-              progress: Callable[[str, float], None] = lambda phase, fraction: None) -> Reproduction:
+              service: Client | None = None, progress: Callable[[str, float], None] = lambda phase, fraction: None) -> Reproduction:
     """Train a version again from its data set's file, without the forgotten samples.
 
     For `equal_to_refit` the downloaded core is taken as it is; for `equal_to_retrain` it is trained again, from the hyperparameters that
@@ -146,29 +152,63 @@ def reproduce(directory: Path, data: Path, forgotten: Set[str], *, key: Path | N
 
     Args:
         forgotten: ids of all samples forgotten so far. Of a certificate about everything, all user rows are left out anyway.
+        service: asked for its own sums (A, B), to count how many of their integers differ.
 
     Raises:
-        CannotReproduce: the version does not verify, or the data does not fit it.
+        CannotReproduce: the version does not verify, the data does not fit it, or the service's sums are not those of the certificate.
+        Problem, Unreachable: the service does not give its sums.
         OSError: a file cannot be read.
+    """
+    said = verified(directory, key, fingerprint)
+    begun = time.perf_counter()
+    deterministic()
+    version = load(directory, said)
+    held = None if service is None else _held(service, version)
+    with reading(data, version.core.architecture) as layout:
+        found = _trained(version, data, layout, forgotten, progress)
+    return _compared(version, found, held, data, time.perf_counter() - begun)
+
+
+def verified(directory: Path, key: Path | None, fingerprint: str | None) -> dict[str, Any]:
+    """Verify a version, and give its certificate's predicate.
+
+    Raises:
+        CannotReproduce: naming the step that failed.
     """
     report = verify(directory, key=key, fingerprint=fingerprint)
     if report.failed is not None or report.certificate is None:
         step = report.failed
         raise CannotReproduce(f"{directory} does not verify: step {step.number} ({step.name}): {step.detail}" if step else "no certificate")
-    begun = time.perf_counter()
-    deterministic()
-    version = load(directory, report.certificate["predicate"])
+    predicate: dict[str, Any] = report.certificate["predicate"]
+    return predicate
+
+
+@contextmanager
+def reading(data: Path, architecture: Architecture) -> Iterator[Layout]:
+    """The layout of a data set's file that this network can read; whatever is wrong with the file is a `CannotReproduce`."""
     try:
         with data.open("rb", buffering=0) as source:
             layout = inspect(source, max_rows=1 << 40, max_expansion=float("inf"))
-        if layout.shape != version.core.architecture.input_shape:
-            raise CannotReproduce(f"the file's inputs are {layout.shape}, the model's {version.core.architecture.input_shape}")
-        found = _trained(version, data, layout, forgotten, progress)
+        if layout.shape != architecture.input_shape:
+            raise CannotReproduce(f"the file's inputs are {layout.shape}, the model's {architecture.input_shape}")
+        yield layout
     except Problem as error:
         raise CannotReproduce(f"{data}: {error.detail}") from error
     except Failure as error:
         raise CannotReproduce(f"{data}: {error.detail}" + ("" if error.row is None else f" (row {error.row}, counted from 0)")) from error
-    return _compared(version, directory, found, data, time.perf_counter() - begun)
+
+
+def _held(service: Client, version: Version) -> Statistics:
+    """The service's sums, which the certificate vouches for."""
+    model = version.said["model"]["name"]
+    try:
+        held = unpack_statistics(service.statistics(model))
+    except (SafetensorError, KeyError) as error:
+        raise CannotReproduce(f"What {service.url} answers holds no sums. Is this an Expunge service?") from error
+    if digest(held) != _value(version)["statistics"]["sha256"]:
+        raise CannotReproduce(f"{service.url} holds the sums of another version of {model!r}: something was forgotten since. "
+                              "Download the latest version, or leave out --service.")
+    return held
 
 
 @dataclass(frozen=True)
@@ -182,7 +222,7 @@ class _Trained:
 def _trained(version: Version, data: Path, layout: Layout, forgotten: Set[str], progress: Callable[[str, float], None]) -> _Trained:
     retrain = version.said["method"]["name"] == "retrain"
     progress("reading core rows", 0.0)
-    core_rows = _rows(data, layout, "core")
+    core_rows = rows_of(data, layout, "core")
     absent = pc.is_in(core_rows["sample_id"], value_set=pa.array(list(forgotten), pa.string()))
     kept = core_rows.filter(pc.invert(absent))
     if retrain:
@@ -242,7 +282,7 @@ def _solved(core: Core, statistics: Statistics) -> Tensor:
     return solve(statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
 
 
-def _compared(version: Version, directory: Path, found: _Trained, data: Path, seconds: float) -> Reproduction:
+def _compared(version: Version, found: _Trained, held: Statistics | None, data: Path, seconds: float) -> Reproduction:
     said, certified = version.said, _value(version)
     pairs = [Compared("statistics", certified["statistics"]["sha256"], digest(found.statistics)),
              Compared("user weights", certified["weightValues"]["sha256"], values_digest(found.weights)),
@@ -252,15 +292,29 @@ def _compared(version: Version, directory: Path, found: _Trained, data: Path, se
         pairs.append(Compared("core.safetensors", said["model"]["core"]["digest"]["sha256"], core))
     same_shape = found.weights.shape == version.weights.shape
     difference = (found.weights - version.weights).abs() if same_shape else torch.tensor([float("inf")])
-    here, there = hardware(), said["method"]["hardware"]
-    with data.open("rb") as file:
-        same_file = hashlib.file_digest(file, "sha256").hexdigest() == said["reproduce"]["dataset"]["digest"]["sha256"]
+    sums = found.statistics.A, found.statistics.B
+    apart = None if held is None else -1
+    if held is not None and same_shape:
+        apart = sum(int((here != there).sum()) for here, there in zip(sums, (held.A, held.B), strict=True))
     return Reproduction(
         proved=said["guarantee"][0]["name"], digests=tuple(pairs), weights=found.weights, user_rows=found.statistics.rows,
         left_out=found.left_out, forgotten=said["dispositions"]["forgotten"], differing=int((difference > 0).sum()) if same_shape else -1,
+        integers=sum(map(Tensor.numel, sums)), differing_integers=apart,
         largest=float(difference.max()), size=float(version.weights.abs().max()),
-        elsewhere=tuple(f"{name}: {there[name]} there, {here[name]} here" for name in sorted(here) if here[name] != there[name]),
-        same_file=same_file, seconds=seconds)
+        elsewhere=elsewhere(said), same_file=same_file(data, said), seconds=seconds)
+
+
+def elsewhere(said: dict[str, Any]) -> tuple[str, ...]:
+    """What differs between the environment that the certificate names and this one."""
+    here, there = hardware(), said["method"]["hardware"]
+    return tuple(f"{name}: {there[name]} there, {here[name]} here" for name in sorted(here) if here[name] != there[name])
+
+
+def same_file(data: Path, said: dict[str, Any]) -> bool:
+    """Whether the data is the very file that the certificate names."""
+    with data.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return bool(found == said["reproduce"]["dataset"]["digest"]["sha256"])
 
 
 def tell(found: Reproduction) -> None:
@@ -271,6 +325,8 @@ def tell(found: Reproduction) -> None:
         show.say(f"  {pair.what:<17} {'equal' if pair.equal else 'DIFFERENT'}  {pair.certified}")
         if not pair.equal:
             show.say(f"  {'':<17} {'here':<9}  {pair.here}")
+    if (apart := found.differing_integers) is not None:
+        show.say(f"  {apart if apart >= 0 else 'All'} of the {found.integers} integers of (A, B) differ from the service's.")
     if not found.equal:
         show.say(f"  {found.differing if found.differing >= 0 else 'all'} weights differ; the largest difference is {found.largest:.3g}, "
                  f"the largest weight {found.size:.3g}.")
@@ -286,7 +342,8 @@ def _value(version: Version) -> dict[str, Any]:
     return value
 
 
-def _rows(data: Path, layout: Layout, role: str) -> pa.Table:
+def rows_of(data: Path, layout: Layout, role: str) -> pa.Table:
+    """All rows of one role."""
     return rows_with_role(_blocks(data, layout), role)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -18,7 +19,12 @@ PROOF_FILES = ("certificate.sigstore.json", "inclusion.json", "model.sig", "sign
 """The files that stand beside them and prove something about them; `model.sig` leaves these out."""
 
 DISPOSITIONS = ("already_forgotten", "core_sample", "failed", "forgotten", "not_found", "on_hold", "refused")
-PROVED_NAMES = ("equal_to_refit", "equal_to_retrain")
+PROVED_NAMES = ("equal_to_refit", "equal_to_retrain", "gaussian_indistinguishable")
+EQUALITIES = ("equal_to_refit", "equal_to_retrain")
+"""These mean mu = 0."""
+
+PROVED_DIGESTS = ("statistics", "weights", "weightValues")
+"""What of a proved value is a digest; the rest are numbers."""
 
 FEWEST_ROWS = 20
 """An accuracy over fewer rows is withheld: one person's accuracy is personal data."""
@@ -73,6 +79,11 @@ def model_signature_of(certificate: Mapping[str, Any]) -> dict[str, Any]:
 def log_leaf_of(payload: bytes) -> dict[str, str]:
     """Give what the transparency log keeps of a certificate: the sha256 of its statement, which is also the version's name by digest."""
     return {"certificate": hashlib.sha256(payload).hexdigest()}
+
+
+def fit_needs_no_guarantee(mu_max: str) -> bool:
+    """Whether a first version may prove nothing: where the policy accepts noisy releases. Nothing is forgotten by a first version."""
+    return Decimal(mu_max) > 0
 
 
 def check(value: Any) -> None:
@@ -146,7 +157,25 @@ def maybe(shape: Shape) -> Shape:
     return fits
 
 
+def either(first: Shape, second: Shape) -> Shape:
+    """The second shape, or the first; where neither fits, what the first says."""
+
+    def fits(value: Any, where: str) -> None:
+        try:
+            second(value, where)
+        except BadStatement:
+            first(value, where)
+
+    return fits
+
+
 def record(**fields: Shape) -> Shape:
+    return mapping_of(fields)
+
+
+def mapping_of(fields: Mapping[str, Shape]) -> Shape:
+    """An object with exactly these fields."""
+
     def fits(value: Any, where: str) -> None:
         if not isinstance(value, dict) or set(value) != set(fields):
             raise BadStatement(f"{where}: not an object with exactly {', '.join(sorted(fields))}")
@@ -221,12 +250,29 @@ _METHOD = record(
     deterministic=flag,
     hardware=record(cpu=text, torch=text, lapack=text, threads=count),
 )
-_PROVED = record(
-    name=one_of(*PROVED_NAMES),
-    value=record(statistics=_SHA256, weights=_SHA256, weightValues=_SHA256, mu=decimal),
+_EQUALITY = record(
+    name=one_of(*EQUALITIES),
+    # Sums and single values are those of `exact`; of a linearised model the file is named.
+    value=either(record(**dict.fromkeys(PROVED_DIGESTS, _SHA256), mu=decimal), record(weights=_SHA256, mu=decimal)),
     theorem=text,
     assumptions=many(text),
 )
+_GAUSSIAN = record(
+    name=one_of("gaussian_indistinguishable"),
+    value=mapping_of(
+        {"weights": _SHA256, "noise": one_of("core curvature", "isotropic"), "bound": text}
+        | dict.fromkeys(("mu", "sigma", "kl_nats", "epsilon", "delta", "advantage", "tpr_at_fpr_0.001"), decimal)
+    ),
+    theorem=text,
+    assumptions=many(text),
+)
+
+
+def _proved(value: Any, where: str) -> None:
+    gaussian = isinstance(value, dict) and value.get("name") == "gaussian_indistinguishable"
+    (_GAUSSIAN if gaussian else _EQUALITY)(value, where)
+
+
 _FINDING = record(
     audit=text,
     access=text,
@@ -251,7 +297,7 @@ _PREDICATE = record(
     emptiedClasses=many(text),
     model=_MODEL,
     method=_METHOD,
-    guarantee=many(_PROVED),
+    guarantee=many(_proved),
     findings=many(_FINDING),
     utility=many(record(metric=text, split=text, before=cell, after=cell, retrained=cell)),
     assumptions=many(text),

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from expunge import canonical, checkpoint, dsse, merkle, signature, statement, tensors
+from expunge import canonical, checkpoint, dsse, gaussian, merkle, signature, statement, tensors
 
 FILES = tuple(sorted((*statement.SUBJECT_FILES, *statement.PROOF_FILES)))
 """What a downloaded version consists of: these files and no other."""
@@ -271,23 +271,42 @@ def _policy(evidence: _Evidence) -> tuple[str, ...]:
         rules = canonical.loads(evidence.read("policy.json"))
         _POLICY(rules, "policy.json")
         model = canonical.loads(evidence.read("model.json"))
-        values = tensors.digest(evidence.directory / "user.safetensors", "user.weight")
-    except (canonical.NotCanonical, statement.BadStatement, tensors.BadTensors) as reason:
+    except (canonical.NotCanonical, statement.BadStatement) as reason:
         raise _Failed(str(reason), _DO_NOT_USE) from None
     _follows(rules["name"] == said["policy"]["name"], "policy.json has another name than the certificate's policy")
     architecture = model.get("architecture") if isinstance(model, dict) else None
     described = said["model"]["architecture"]["digest"]["sha256"] == canonical.digest(architecture)
     _follows(described, "model.json describes another architecture than the one certified")
+    largest = Decimal(rules["guarantee"]["muMax"])
+    _follows(largest >= 0, "no guarantee can meet the policy's muMax")
     for entry in said["guarantee"]:
-        name, value = entry["name"], entry["value"]
-        _follows(Decimal(value["mu"]) == 0, f"{name} means mu = 0, the certificate says {value['mu']}")
-        _follows(value["weights"]["sha256"] == files["user.safetensors"], f"{name} is proved for another user.safetensors")
-        _follows(value["weightValues"]["sha256"] == values, f"{name} is proved for other values of user.weight")
-    _follows(Decimal(rules["guarantee"]["muMax"]) >= 0, "no guarantee can meet the policy's muMax")
-    proved = [entry["name"] for entry in said["guarantee"] if entry["name"] in rules["guarantee"]["anyOf"]]
-    _follows(bool(proved), f"nothing is proved that {rules['name']} accepts ({', '.join(rules['guarantee']['anyOf'])})")
+        _proof_follows(entry, files, evidence.directory)
+        bare = entry["name"] in statement.EQUALITIES and "statistics" not in entry["value"]
+        _follows(largest > 0 or not bare, f"{entry['name']} names neither sums nor values, which {rules['name']} needs")
+        _follows(Decimal(entry["value"]["mu"]) <= largest, f"{entry['name']} states mu {entry['value']['mu']}, more than muMax")
     _findings_follow(said["findings"], rules["audits"])
-    return (f"{said['verdict']} follows from {rules['name']}: {', '.join(proved)} proved, mu = 0",)
+    proved = [entry for entry in said["guarantee"] if entry["name"] in rules["guarantee"]["anyOf"]]
+    if not proved and said["kind"] == "fit" and statement.fit_needs_no_guarantee(rules["guarantee"]["muMax"]):
+        return (f"{said['verdict']} follows from {rules['name']}: a first version, nothing is forgotten",)
+    _follows(bool(proved), f"nothing is proved that {rules['name']} accepts ({', '.join(rules['guarantee']['anyOf'])})")
+    told = ", ".join(f"{entry['name']} proved, mu = {entry['value']['mu']}" for entry in proved)
+    return (f"{said['verdict']} follows from {rules['name']}: {told}",)
+
+
+def _proof_follows(entry: dict[str, Any], files: dict[str, str], directory: Path) -> None:
+    """Require that a proved entry is about these files, and that its numbers say the same thing."""
+    name, value = entry["name"], entry["value"]
+    _follows(value["weights"]["sha256"] == files["user.safetensors"], f"{name} is proved for another user.safetensors")
+    if name in statement.EQUALITIES:
+        _follows(Decimal(value["mu"]) == 0, f"{name} means mu = 0, the certificate says {value['mu']}")
+    else:
+        _follows(gaussian.agree(value), f"the numbers of {name} do not follow from its mu")
+    if "weightValues" in value:
+        try:
+            values = tensors.digest(directory / "user.safetensors", "user.weight")
+        except tensors.BadTensors as reason:
+            raise _Failed(str(reason), _DO_NOT_USE) from None
+        _follows(value["weightValues"]["sha256"] == values, f"{name} is proved for other values of user.weight")
 
 
 def _findings_follow(findings: list[dict[str, Any]], audits: list[str]) -> None:

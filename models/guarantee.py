@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-Value = bool | int | float | str | Mapping[str, str]
+SEALED = (
+    "Only the released files are public: A, B and the integer rows are user data, which the issuer and its auditors keep to themselves."
+)
+"""An assumption of every guarantee about released weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +18,8 @@ class Proved:
     name: str
     """What is claimed, such as `equal_to_refit`."""
 
-    value: Value
-    """The claim's number or digests."""
+    value: Mapping[str, str]
+    """The claim's numbers, as decimal texts, and digests, in hex, by name."""
 
     theorem: str
     """The mathematical statement it follows from. Never empty."""

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from expunge import canonical, checkpoint, dsse, signature, statement
-from service.facts import Accuracy, Cell, EqualToRefit, EqualToRetrain, Facts, Finding, Model, Policy, Proved, Request, Utility
+from service.facts import Accuracy, Cell, Facts, Finding, Model, Policy, Proved, Request, Utility
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,16 @@ def policy_file(policy: Policy) -> bytes:
     )
 
 
-def model_file(architecture: Mapping[str, Any], classes: Sequence[str]) -> bytes:
+def model_file(architecture: Mapping[str, Any], classes: Sequence[str], linearize: str | Sequence[str] | None = None) -> bytes:
     """Write model.json: what is needed, beside the two weight files, to run the model.
 
     Args:
         architecture: as `models.nets` takes it; JSON values only.
         classes: the declared labels, in the order of the weights' columns.
+        linearize: `all` or names of layers, of a linearised model; else there is no such field.
     """
-    return canonical.dumps({"architecture": dict(architecture), "classes": list(classes)})
+    linearised = {} if linearize is None else {"linearize": linearize if isinstance(linearize, str) else list(linearize)}
+    return canonical.dumps({"architecture": dict(architecture), "classes": list(classes)} | linearised)
 
 
 def statement_of(facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
@@ -121,13 +123,13 @@ def statement_of(facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         ValueError: facts and files contradict each other.
         BadStatement: a fact does not have the form that CERTIFICATE.md gives it.
     """
+    said = statement.statement(files, statement.PREDICATE_TYPE, _predicate(facts))
     if files.get("policy.json") != hashlib.sha256(policy_file(facts.policy)).hexdigest():
         raise ValueError("policy.json is not the file of the policy that the facts name")
     if "core.safetensors" in files and files["core.safetensors"] != facts.model.core:
         raise ValueError("core.safetensors is not the core that the facts name")
-    if any(files.get("user.safetensors") != proved.weights for proved in facts.guarantees):
+    if any(files.get("user.safetensors") != proved.value.get("weights") for proved in facts.guarantees):
         raise ValueError("user.safetensors is not the file whose weights are proved")
-    said = statement.statement(files, statement.PREDICATE_TYPE, _predicate(facts))
     statement.check(said)
     return said
 
@@ -143,9 +145,10 @@ def version_bundle(facts: Facts, files: Mapping[str, str], signer: Signer) -> di
     Raises:
         ValueError: as `statement_of`; or nothing is proved that the policy asks for.
     """
-    if facts.refusal is not None or not any(_name(proved) in facts.policy.guarantees for proved in facts.guarantees):
-        raise ValueError("a version needs a guarantee that its policy accepts")
     said = statement_of(facts, files)
+    needless = facts.request is None and statement.fit_needs_no_guarantee(facts.policy.mu_max)
+    if facts.refusal is not None or not (needless or any(proved.name in facts.policy.guarantees for proved in facts.guarantees)):
+        raise ValueError("a version needs a guarantee that its policy accepts")
     return {
         "certificate.sigstore.json": _seal(said, signer, signer.fingerprint),
         "svr.sigstore.json": _seal(statement.svr_of(said), signer, signer.fingerprint),
@@ -261,23 +264,11 @@ def _method(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _name(proved: Proved) -> str:
-    """Name a proved entry; anything that is not one has no name here, whatever fields it has."""
-    if isinstance(proved, EqualToRefit):
-        return "equal_to_refit"
-    if isinstance(proved, EqualToRetrain):
-        return "equal_to_retrain"
-    raise TypeError(f"{type(proved).__name__} is not proved")
-
-
 def _proved(proved: Proved) -> dict[str, Any]:
-    value = {
-        "statistics": _sha256(proved.statistics),
-        "weights": _sha256(proved.weights),
-        "weightValues": _sha256(proved.weight_values),
-        "mu": "0",
-    }
-    return {"name": _name(proved), "value": value, "theorem": proved.theorem, "assumptions": list(proved.assumptions)}
+    if not isinstance(proved, Proved):
+        raise TypeError(f"{type(proved).__name__} is not proved")
+    value = {name: _sha256(said) if name in statement.PROVED_DIGESTS else said for name, said in proved.value.items()}
+    return {"name": proved.name, "value": value, "theorem": proved.theorem, "assumptions": list(proved.assumptions)}
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ PATIENT = {
     "tcp_user_timeout": 15_000,
     "application_name": "expunge",
     # A process frozen within a transaction must not keep its row locks for longer than its lease.
-    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=60s -c timezone=UTC",
+    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=60s -c timezone=UTC"
+    " -c default_transaction_isolation=read\\ committed",
 }
 """How PostgreSQL is connected to; every wait has an end."""
 
@@ -53,7 +55,21 @@ class Instant(TypeDecorator[datetime]):
 
 
 def now() -> datetime:
+    """By this machine's clock."""
     return datetime.now(UTC)
+
+
+def moment(session: Session) -> datetime:
+    """By the one clock that all processes of a service share: the database's, or, in one process, this machine's.
+
+    Whatever is compared with what another process wrote (leases, whose turn it is, what is due) is told by this clock: a machine whose
+    own is wrong must neither lose its leases nor take those of others.
+    """
+    if session.get_bind().dialect.name != "postgresql":
+        return now()
+    # Not the transaction's own now(): it may have waited for a lock since.
+    found: datetime = session.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    return found.astimezone(UTC)
 
 
 class Database:
@@ -78,11 +94,11 @@ class Database:
             self._reader, self._writer = self.engine, self.engine.execution_options(expunge_write=True)
             self._glancer = self.engine
         else:
-            event.listen(self.engine, "checkin", _note_use)
-            event.listen(self.engine, "checkout", partial(_try_if_idle, self.engine))
+            try_after_rest(self.engine)
             self._glancer = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
+            # Read committed, which PATIENT asks for: naming it again would be a call at each use.
+            self._writer = self.engine.execution_options()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -106,17 +122,30 @@ class Database:
         self.engine.dispose()
 
 
+def try_after_rest(engine: Engine) -> None:
+    """Try connections of this engine that have rested before they are used again."""
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_try_if_idle, engine))
+
+
 def _note_use(connection: Any, record: Any) -> None:
     record.info["used"] = time.monotonic()
 
 
 def _try_if_idle(engine: Engine, connection: Any, record: Any, _: Any) -> None:
-    """Try a connection that has rested before it is used again: a server that restarted meanwhile must not fail a caller."""
-    if time.monotonic() - record.info.get("used", math.inf) > IDLE:
+    """Try a connection that has rested, or been spoken to, before it is used again: a server that restarted must not fail a caller."""
+    if time.monotonic() - record.info.get("used", math.inf) > IDLE or _spoken_to(connection):
         try:
             engine.dialect.do_ping(connection)
         except engine.dialect.loaded_dbapi.Error as error:
             raise InvalidatePoolError from error
+
+
+def _spoken_to(connection: Any) -> bool:
+    """Whether something came, unasked, on a connection at rest: that it was closed, most likely."""
+    ear = select.poll()
+    ear.register(connection.fileno(), select.POLLIN)
+    return bool(ear.poll(0))
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -22,7 +22,7 @@ LOG = logging.getLogger("expunge.dispatcher")
 PERIOD = 1.0
 """Seconds between two rounds when nobody wakes the dispatcher."""
 
-BREATH = 0.05
+BREATH = 0.2
 """Seconds between two rounds however often it is woken, where several processes serve: the rounds are for all of them."""
 
 HOUSEKEEPING = 600.0

@@ -1,29 +1,9 @@
 """What happened, as a certificate will say it: frozen facts, proved ones and measured ones of different types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-RETURNS_THE_ROWS = (
-    "A and B are sums of products of integers, so subtracting the forgotten rows leaves exactly the sums over the kept rows, in any order; "
-    "the weights are one fixed computation on A and B. Hence sha256(weights after forgetting) = sha256(weights refitted on the same core "
-    "without the forgotten samples), and mu = 0."
-)
-TRAINED_WITHOUT = (
-    "A new core was trained from its recorded seed on the kept core samples alone, and user weights were fitted on it to the kept user "
-    "samples alone. No forgotten sample entered the computation, so the released weights are those of retraining, and mu = 0."
-)
-REFIT_ASSUMPTIONS = (
-    "The core, its scale and linear part, the targets' scale a, the ridge L and the architecture were fixed from core samples alone.",
-    "The integer rows subtracted are the stored rows that were once added.",
-    "The digest of A and B holds on any machine; the digest of the weights holds for the hardware named under method.",
-    "Only the released files leave the service: A, B and the integer rows are user data and stay sealed.",
-)
-RETRAIN_ASSUMPTIONS = (
-    "The seed, the architecture, the targets' scale a and the rule that chooses the ridge L do not depend on the forgotten samples.",
-    "The digests hold for the hardware named under method: training in float32 differs on another.",
-    "Only the released files leave the service: A, B and the integer rows are user data and stay sealed.",
-)
 LIMITATIONS = (
     "A signature proves who asserts this and that nothing was altered since; it cannot prove good faith.",
     "Whoever holds both the version before and the version after can compare them; the version before is therefore withdrawn first.",
@@ -48,6 +28,11 @@ class Policy:
 
 EXACT_POLICY = Policy(name="exact-v1")
 """The default of `exact`: equality is proved, nothing further has to be measured."""
+
+
+def linearised_policy(mu_max: str) -> Policy:
+    """Of linearised models: a release that cannot be told from a refit but to the model's own mu_max, or equality. Its fit needs none."""
+    return Policy(name="linearised-v1", guarantees=("gaussian_indistinguishable", "equal_to_refit", "equal_to_retrain"), mu_max=mu_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,31 +111,15 @@ class Method:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EqualToRefit:
-    """Proved: the weights are those of refitting on the same core without the forgotten samples."""
+class Proved:
+    """What follows from a theorem, as the mathematics stated it."""
 
-    statistics: str
-    """sha256 of (A, B); CERTIFICATE.md gives the bytes."""
-    weights: str
-    """sha256 of user.safetensors."""
-    weight_values: str
-    """sha256 of the little-endian float64 values of `user.weight`, row after row."""
-    theorem: str = RETURNS_THE_ROWS
-    assumptions: tuple[str, ...] = REFIT_ASSUMPTIONS
-
-
-@dataclass(frozen=True, kw_only=True)
-class EqualToRetrain:
-    """Proved: core and user weights are those of training both without the forgotten samples."""
-
-    statistics: str
-    weights: str
-    weight_values: str
-    theorem: str = TRAINED_WITHOUT
-    assumptions: tuple[str, ...] = RETRAIN_ASSUMPTIONS
-
-
-Proved = EqualToRefit | EqualToRetrain
+    name: str
+    """What is claimed, such as `equal_to_refit`."""
+    value: Mapping[str, str]
+    """Numbers as decimal texts, and digests in hex; among them `weights`, the sha256 of user.safetensors. CERTIFICATE.md says of what."""
+    theorem: str
+    assumptions: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)

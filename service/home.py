@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from service import migrate
+from service.auth import Callers
 from service.blobs import Vault, open_vault
 from service.certificates import Signer, load_signer
 from service.db import Database
@@ -36,6 +37,7 @@ class Home:
     """Set after a commit that gives the dispatcher something to do."""
     erasing: threading.Lock = field(default_factory=threading.Lock)
     """One thread destroys blobs at a time."""
+    callers: Callers = field(default_factory=Callers)
 
     def close(self) -> None:
         self.db.close()

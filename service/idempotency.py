@@ -62,9 +62,7 @@ def reserve(session: Session, caller: str, key: str | None, now: datetime) -> No
         session.flush()
 
 
-def keep(
-    session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime, *, reserved: bool = False
-) -> None:
+def keep(session: Session, caller: str, key: str | None, body_tag: str, answer: Stored, now: datetime, *, reserved: bool = False) -> None:
     """Keep an answer under a key for which `recall` found none.
 
     Args:

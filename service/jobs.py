@@ -102,10 +102,10 @@ def failure(session: Session, held: Claim) -> dict[str, Any] | None:
     return session.scalars(select(Job.error).where(_part_of(held), Job.state == "failed").order_by(Job.lane)).first()
 
 
-def queued_forget(session: Session, model_id: str, method: str) -> Job | None:
-    """The model's one queued forget job of this method, which further requests join."""
+def queued_forget(session: Session, model_id: str, method: str) -> str | None:
+    """The id of the model's one queued forget job of this method, which further requests join."""
     return session.scalars(
-        select(Job).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
+        select(Job.id).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
     ).first()
 
 

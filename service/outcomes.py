@@ -90,7 +90,7 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
 
 
 def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed | None, now: datetime) -> None:
-    """No user row was found to forget: no version. A job whose every request is refused ends refused, with a signed statement."""
+    """Nothing was forgotten: no version. A job that was refused, with everything in it, ends refused, with a signed statement."""
     jobs.hold(session, held)
     _conclude(session, held.job_id, outcome["requests"], now)
     statement = _sign_in(session, held, signed, now) if signed else None
@@ -142,6 +142,7 @@ def _conclude(session: Session, job_id: str, results: Mapping[str, Any], now: da
     for request in requests.of_job(session, job_id):
         result = results[request.id]
         request.dispositions, request.receipts_blob = result["dispositions"], result.get("receipts")
+        request.guarantee = (request.guarantee or {"asked": None}) | {"given": result.get("guarantee")}
         drop_body(session, request, now)
 
 
@@ -163,7 +164,7 @@ def _add_version(session: Session, model: Model, held: Claim, outcome: Mapping[s
             job_id=held.job_id,
             statement=statement,
             files=outcome["files"],
-            facts={"method": outcome["method"], "utility": outcome["utility"]},
+            facts={"method": outcome["method"], "utility": outcome["utility"], "solver": outcome.get("solver")},
             created_at=now,
         )
     )

@@ -13,14 +13,18 @@ from sqlalchemy.orm import Session
 from service import ids, jobs, locks
 from service.auth import Caller
 from service.problem import Problem, at, not_found
-from service.schemas import ForgetBody, RequestOut
+from service.schemas import ForgetBody, ForgetSamples, RequestOut
 from service.states import FINAL_REQUEST, Queue, RequestState
-from service.tables import Job, Model, Request
+from service.tables import Dataset, Job, Model, Request
 
 WHY = {
     "exact": "The user weights are linear in fixed integer features: removing rows gives the very bits that refitting without them gives. "
     "Rows of the core are answered `core_sample`; method `retrain` removes those too.",
     "retrain": "Core and user weights are trained again without the rows: exact by definition, and the only way to forget a core sample.",
+    "cg": "The user weights are linear in the network's parameters: one Newton step on the rows that stay, by preconditioned conjugate "
+    "gradients, released with noise. Nothing stronger is cheaper here: it cannot be told from refitting without the rows but to the mu "
+    "that is stated, at most the model's mu_max. Rows of the core are answered `core_sample`; method `retrain` removes those too.",
+    "sgd": "The same Newton step and the same guarantee as `cg`, by stochastic gradient descent, for comparison. It may not get there.",
     "zero": "All user rows go: user weights of zero are what refitting on no user row gives, bit for bit.",
 }
 
@@ -37,27 +41,72 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     Raises:
         Problem: 422 `method_unsupported`, with what can be used instead.
     """
-    everything = body.forget.kind == "everything"
-    allowed = ["zero"] if everything else ["exact"] if model.spec["core"] == "none" else ["exact", "retrain"]
-    if body.method == "auto":
-        return allowed[0]
-    if body.method not in allowed:
+    if body.forget.kind == "everything":
+        allowed = ["zero"]
+    elif model.spec.get("linearize"):
+        allowed = ["cg", "sgd", "retrain"]
+    else:
+        allowed = ["exact"] if model.spec["core"] == "none" else ["exact", "retrain"]
+    method = allowed[0] if body.method == "auto" else body.method
+    if method not in allowed:
         raise Problem(
             422,
             "method_unsupported",
             f"This request on this model allows: auto, {', '.join(allowed)}.",
             errors=[at("/method", "not supported here")],
         )
-    return body.method
+    if body.options is not None and method not in ("cg", "sgd"):
+        raise Problem(
+            422,
+            "options_unsupported",
+            f"Method {method} is exact and takes no options; cg and sgd, of linearised models, do.",
+            errors=[at("/options", "not supported here")],
+        )
+    return method
 
 
-def receive(
-    session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu"
-) -> Request:
+_KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
+
+
+def _check_against_data(session: Session, model: Model, body: ForgetBody) -> None:
+    """Refuse a `where` that the data set's columns cannot answer.
+
+    Raises:
+        Problem: 422.
+    """
+    if not isinstance(body.forget, ForgetSamples) or body.forget.where is None:
+        return
+    dataset = session.get(Dataset, model.dataset_id)
+    if dataset is None or dataset.summary is None:
+        return
+    where, summary = body.forget.where, dataset.summary
+    if where.label is not None and isinstance(where.label, str) != summary["text_labels"]:
+        kind = "text" if summary["text_labels"] else "a whole number"
+        raise Problem(422, "label_type", f"Labels of this data set are {kind}.", errors=[at("/forget/where/label", f"must be {kind}")])
+    if set(where.attributes) - set(summary["attributes"]):
+        raise Problem(
+            422,
+            "attribute_unknown",
+            f"This data set has the attributes: {', '.join(summary['attributes']) or 'none'}.",
+            errors=[at("/forget/where/attributes", "names an attribute that the data set does not have")],
+        )
+    for name, value in where.attributes.items():
+        kind = summary["attributes"][name]
+        if type(value) not in _KINDS[kind]:
+            raise Problem(
+                422,
+                "attribute_type",
+                f"The attribute {name} of this data set is {kind}.",
+                errors=[at(f"/forget/where/attributes/{name}", f"must be {kind}")],
+            )
+
+
+def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu") -> Request:
     """Accept a request and attach it to the model's one queued job, making the job if there is none."""
     model = session.scalars(select(Model).where(Model.name == body.model)).first()
     if model is None:
         raise not_found("model")
+    _check_against_data(session, model, body)
     if model.state != "ready":
         raise Problem(
             409,
@@ -67,17 +116,18 @@ def receive(
         )
     method = choose_method(model, body)
     jobs.joining(session, model.id)
-    job = jobs.queued_forget(session, model.id, method) or _new_job(
+    job_id = jobs.queued_forget(session, model.id, method) or _new_job(
         session, model, method, training_queue if method == "retrain" else "cpu", now
     )
     request = Request(
         id=ids.new("req"),
         model_id=model.id,
-        job_id=job.id,
+        job_id=job_id,
         caller=caller.id,
         kind=body.forget.kind,
         method=method,
         why=WHY[method],
+        guarantee={"asked": body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None, "given": None},
         state="received",
         reason=body.reason,
         reference=body.reference,
@@ -87,14 +137,16 @@ def receive(
     )
     session.add(request)
     session.flush()
-    session.info["at hand"] = model, job  # a session holds its rows weakly: `shown` would read both again
     return request
 
 
-def _new_job(session: Session, model: Model, method: str, queue: Queue, now: datetime) -> Job:
+def _new_job(session: Session, model: Model, method: str, queue: Queue, now: datetime) -> str:
     """The one queued job that this and further requests join; of two who come here at once, the second joins the first's."""
     locks.exclusive(session, "new job", model.id, method)
-    return jobs.queued_forget(session, model.id, method) or jobs.submit(
+    joined = jobs.queued_forget(session, model.id, method)
+    if joined is not None:
+        return joined
+    return jobs.submit(
         session,
         kind="forget",
         dataset_id=model.dataset_id,
@@ -103,11 +155,16 @@ def _new_job(session: Session, model: Model, method: str, queue: Queue, now: dat
         now=now,
         queue=queue,
         due_at=month_later(now),
-    )
+    ).id
 
 
 def of_job(session: Session, job_id: str) -> list[Request]:
     return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+
+
+def ids_of_job(session: Session, job_id: str) -> list[str]:
+    """The same requests by name alone: thousands may have joined a job that somebody polls."""
+    return list(session.scalars(select(Request.id).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
 
 
 def begin(session: Session, job_id: str) -> None:
@@ -159,13 +216,23 @@ def shown(session: Session, request: Request) -> RequestOut:
     """A request as its caller sees it: never the ids."""
     model, job = session.get(Model, request.model_id), session.get(Job, request.job_id)
     assert model is not None
+    return _out(request, model.name, job)
+
+
+def promised(request: Request, model: str) -> RequestOut:
+    """A request as the one who just made it sees it: its job has not begun."""
+    return _out(request, model, None)
+
+
+def _out(request: Request, model: str, job: Job | None) -> RequestOut:
     return RequestOut(
         id=request.id,
-        model=model.name,
+        model=model,
         kind=request.kind,
         state=request.state,
         method=request.method,
         why=request.why,
+        guarantee=request.guarantee or {"asked": None, "given": None},
         reason=request.reason,
         reference=request.reference,
         job=request.job_id,

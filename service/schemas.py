@@ -5,7 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from service.auth import Scope
 from service.states import DatasetState, JobState, ModelState, RequestState, VersionState
@@ -16,7 +27,7 @@ Label = StrictInt | Annotated[StrictStr, Field(max_length=256)]
 Value = StrictStr | StrictInt | StrictFloat | StrictBool
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-Method = Literal["exact", "retrain", "zero"]
+Method = Literal["exact", "retrain", "cg", "sgd", "zero"]
 """The names in `models/forget`; `auto` chooses among them."""
 Reason = Literal["gdpr-17", "consent-withdrawn", "ccpa-1798.105", "court-order", "data-quality", "other"]
 
@@ -63,10 +74,37 @@ class ForgetEverything(In):
     kind: Literal["everything"]
 
 
+class GuaranteeIn(In):
+    """How hard it must be to tell the release from one that never saw the samples: epsilon and delta together, or nats.
+
+    Stricter than the model's own mu_max costs more passes; laxer changes nothing. Methods that are exact meet any wish.
+    """
+
+    epsilon: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    nats: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """The largest Kullback-Leibler divergence: mu^2 / 2."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> GuaranteeIn:
+        if (self.epsilon is None) != (self.delta is None) or (self.epsilon is None) == (self.nats is None):
+            raise ValueError("give epsilon and delta, or nats")
+        return self
+
+
+class OptionsIn(In):
+    """Options of `cg` and `sgd`."""
+
+    most_passes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Passes over the kept rows after which to give up: nothing is published then. A job of several requests takes the largest."""
+
+
 class ForgetBody(In):
     model: Name
     forget: Annotated[ForgetSamples | ForgetEverything, Field(discriminator="kind")]
     method: Literal["auto"] | Method = "auto"
+    guarantee: GuaranteeIn | None = None
+    options: OptionsIn | None = None
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 
@@ -74,7 +112,7 @@ class ForgetBody(In):
 class ArchitectureIn(In):
     """A named network. Options that a network does not have are refused by the fit, by name."""
 
-    name: Literal["linear", "mlp", "convnet", "convnet7", "resnet20", "resnet18"]
+    name: Literal["linear", "mlp", "convnet", "convnet7", "resnet20", "resnet18", "mobilenet_v2"]
     activation: Literal["leaky_relu", "relu", "tanh"] = "leaky_relu"
     taps: Annotated[list[StrictStr], Field(min_length=1, max_length=32)] | None = None
     bottleneck: StrictStr | None = None
@@ -95,6 +133,22 @@ class TrainingIn(In):
     """Part of the result: another number gives other last bits. Default 1."""
 
 
+class ReleaseIn(In):
+    """How user weights of a linearised model leave the service: fixed here, from core data alone, before anything is forgotten."""
+
+    mu_max: Annotated[float, Field(ge=1e-3, le=10)] = 0.2
+    """The largest mu of a release. 0.2: the best attack tells it from one that never saw the samples 8 % better than guessing."""
+    sigma: Annotated[float, Field(ge=1e-9, le=1e5)] | None = None
+    """Size of the noise in units of its shape; chosen on core rows when absent, to cost at most half a point of accuracy there."""
+    noise: Literal["core", "isotropic"] = "core"
+    """Shaped by the core's curvature, or the same in every direction."""
+    rank: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Directions of the core's curvature that are kept."""
+
+
+LayerName = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+
+
 class ModelBody(In):
     name: Name
     dataset: StrictStr
@@ -103,7 +157,11 @@ class ModelBody(In):
     """Train the core on core rows; wait for PUT /models/{m}/core; or no core at all (a plain linear model)."""
     training: TrainingIn = TrainingIn()
     classes: Annotated[list[Label], Field(min_length=2, max_length=10_000)] | None = None
-    linearize: Literal[None] = None
+    linearize: Literal["all"] | Annotated[list[LayerName], Field(min_length=1, max_length=64)] | None = None
+    """Null: user weights are linear in fixed features, and forgetting is exact to the bit. `all`, or names of layers: user weights over
+    all their parameters, by the network's first-order expansion, forgotten with a stated mu."""
+    release: ReleaseIn | None = None
+    """With `linearize` only."""
     target: Positive = 5.0
     """Size a of the one-hot target."""
     ridge: Positive | None = None
@@ -112,6 +170,22 @@ class ModelBody(In):
     """At most about so many user rows: more than float64 can sum exactly are refused. Default: as many as there are core rows."""
     range: Positive | None = None
     """`core: none` only: inputs are divided by this."""
+
+    @field_validator("linearize")
+    @classmethod
+    def _has_a_network(cls, layers: str | list[str] | None, info: ValidationInfo) -> str | list[str] | None:
+        if layers is not None and info.data.get("core") == "none":
+            raise ValueError("core `none` has no network to linearise")
+        if isinstance(layers, list) and len(set(layers)) != len(layers):
+            raise ValueError("layers must be distinct")
+        return layers
+
+    @field_validator("release")
+    @classmethod
+    def _is_linearised(cls, release: ReleaseIn | None, info: ValidationInfo) -> ReleaseIn | None:
+        if release is not None and info.data.get("linearize") is None:
+            raise ValueError("release belongs to models with `linearize`")
+        return release
 
     @model_validator(mode="after")
     def _fits(self) -> ModelBody:
@@ -222,6 +296,8 @@ class RequestOut(Out):
     state: RequestState
     method: str
     why: str
+    guarantee: dict[str, Any]
+    """`asked`: what the request wished for, or null. `given`: what its certificate states, once there is one; mu 0 is equality."""
     reason: str | None
     reference: str | None
     job: str | None

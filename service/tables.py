@@ -85,7 +85,7 @@ class Model(Base):
     spec: Mapped[dict[str, Any]]
     given_core_blob: Mapped[str | None]
     state_blobs: Mapped[dict[str, Any] | None]
-    """Private blobs that the next forget job reads: statistics, core_statistics, index, audit."""
+    """Private blobs that the next forget job reads: statistics, core_statistics, index, audit; or index, curvature."""
     error: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime]
 
@@ -196,6 +196,8 @@ class Request(Base):
     kind: Mapped[RequestKind] = mapped_column(Text)
     method: Mapped[str]
     why: Mapped[str]
+    guarantee: Mapped[dict[str, Any] | None]
+    """What was asked and, once it is published, what was given."""
     state: Mapped[RequestState] = mapped_column(Text)
     reason: Mapped[str | None]
     reference: Mapped[str | None]

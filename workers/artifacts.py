@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +102,11 @@ def samples_of(table: pa.Table, shape: tuple[int, ...], classes: list[Any]) -> S
 
 def rows_with_role(blocks: Iterable[pa.Table], role: str) -> pa.Table:
     return pa.concat_tables(block.filter(pc.equal(block["role"], role)) for block in blocks)
+
+
+def among(column: Any, names: AbstractSet[str]) -> Any:
+    """Which values of a column are among these names: a mask to filter by."""
+    return pc.is_in(column, value_set=pa.array(list(names), pa.string()))
 
 
 def in_final_half(sample_id: str) -> bool:

@@ -23,6 +23,37 @@ from service.outcomes import Signed
 from service.tables import Dataset, Job, Model, Version
 
 SOLVERS = {"fit": "cholesky", "exact": "cholesky", "zero": "none", "retrain": "cholesky"}
+LINEARISED_SOLVERS = dict.fromkeys(("fit", "cg", "retrain"), "preconditioned conjugate gradients") | {
+    "sgd": "stochastic gradient descent",
+    "zero": "none",
+}
+NOISY = ("cg", "sgd")
+COMPOSITION = (
+    "Samples forgotten by the earlier statements in stillInForce: this version was computed from the release before it, from which they "
+    "were already gone, and from samples that remain. That is post-processing: it adds nothing to the mu that those statements name."
+)
+
+
+GONE = (
+    ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
+    ("A, B before this request", "key destroyed right after publishing"),
+    (
+        "integer feature rows and data set rows of the forget set",
+        "blocks rewritten without them, old keys destroyed right after publishing",
+    ),
+    ("what was asked (ids, subjects)", "key destroyed right after publishing"),
+)
+GONE_LINEARISED = (
+    ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
+    (
+        "the solver's weights before the noise, its gradients and the noise",
+        "in memory only, never stored; dropped once their sum was rounded",
+    ),
+    ("data set rows of the forget set", "blocks rewritten without them, old keys destroyed right after publishing"),
+    ("what was asked (ids, subjects)", "key destroyed right after publishing"),
+    ("the core's curvature: preconditioner and shape of the noise", "kept: made from core samples alone"),
+)
+"""Beside the weights, what was made from user samples, and what became of it."""
 
 
 def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str, Any], hardware: Mapping[str, Any]) -> Signed:
@@ -30,31 +61,32 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
     job, model, dataset = _records(session, held)
     said = outcome["facts"]
     architecture = _architecture(outcome["spec"], said)
+    policy = _policy(outcome["spec"])
     documents = {
-        "model.json": certificates.model_file(architecture, said["classes"]),
-        "policy.json": certificates.policy_file(facts.EXACT_POLICY),
+        "model.json": certificates.model_file(architecture, said["classes"], outcome["spec"].get("linearize")),
+        "policy.json": certificates.policy_file(policy),
     }
     for name, data in documents.items():
         if outcome["files"].get(name, {}).get("sha256") != hashlib.sha256(data).hexdigest():  # else the parent's, shared like its core
             outcome["files"][name] = _store(home, held, name, data)
     digests = {name: file["sha256"] for name, file in outcome["files"].items()}
-    proved = facts.EqualToRetrain if outcome["method"] == "retrain" else facts.EqualToRefit
+    earlier = session.scalars(select(Version.statement).where(Version.model_id == model.id, Version.number > 1).order_by(Version.number))
+    still_in_force = tuple(earlier)
     whole = facts.Facts(
         issuer=home.signer.issuer,
         issued_at=_moment(job.created_at),
         job_id=job.id,
-        policy=facts.EXACT_POLICY,
+        policy=policy,
         model=_model(session, model, outcome, digests["core.safetensors"], architecture),
         method=_method(outcome["method"], outcome["spec"], hardware),
         reproduce=facts.Reproduce(command=_command(outcome["method"]), dataset=dataset.source_sha256),
         request=_request(session, held, said) if job.kind == "forget" else None,
         dispositions=said.get("dispositions"),
         emptied_classes=tuple(str(c) for c in said.get("emptied_classes", ())),
-        guarantees=(proved(statistics=said["statistics"], weights=digests["user.safetensors"], weight_values=said["weight_values"]),),
+        guarantees=tuple(facts.Proved(**proved) for proved in said["guarantees"]),
         utility=tuple(_utility(row) for row in outcome["utility"]),
-        still_in_force=tuple(
-            session.scalars(select(Version.statement).where(Version.model_id == model.id, Version.number > 1).order_by(Version.number))
-        ),
+        assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
+        still_in_force=still_in_force,
     )
     bundle = certificates.version_bundle(whole, digests, home.signer)
     return _signed("forget" if job.kind == "forget" else "fit", bundle, home.signer)
@@ -70,7 +102,7 @@ def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[
         issuer=home.signer.issuer,
         issued_at=_moment(job.created_at),
         job_id=job.id,
-        policy=facts.EXACT_POLICY,
+        policy=_policy(model.spec),
         model=facts.Model(
             name=model.name,
             architecture=model.spec["architecture"]["name"],
@@ -117,6 +149,10 @@ def _store(home: Home, held: Claim, name: str, data: bytes) -> dict[str, Any]:
     return {"blob": sealed.blob_id, "sha256": sealed.sha256, "size": sealed.size}
 
 
+def _policy(spec: Mapping[str, Any]) -> facts.Policy:
+    return facts.linearised_policy(repr(spec["release"]["mu_max"])) if spec.get("linearize") else facts.EXACT_POLICY
+
+
 def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     form = {k: v for k, v in spec["architecture"].items() if v is not None}
     return form | {"input_shape": said["input_shape"], "classes": len(said["classes"])}
@@ -124,19 +160,7 @@ def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str,
 
 def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str, architecture: Mapping[str, Any]) -> facts.Model:
     parent = outcomes.latest(session, model.id)
-    goes = (
-        (
-            ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
-            ("A, B before this request", "key destroyed right after publishing"),
-            (
-                "integer feature rows and data set rows of the forget set",
-                "blocks rewritten without them, old keys destroyed right after publishing",
-            ),
-            ("what was asked (ids, subjects)", "key destroyed right after publishing"),
-        )
-        if parent
-        else ()
-    )
+    goes = () if parent is None else (GONE_LINEARISED if outcome["spec"].get("linearize") else GONE)
     return facts.Model(
         name=model.name,
         architecture=architecture["name"],
@@ -150,7 +174,8 @@ def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str
 def _method(name: str, spec: Mapping[str, Any], hardware: Mapping[str, Any]) -> facts.Method:
     return facts.Method(
         name=name,
-        solver=SOLVERS[name],
+        solver=(LINEARISED_SOLVERS if spec.get("linearize") else SOLVERS)[name],
+        deterministic=name not in NOISY,
         implementation=implementation_digest(),
         hyperparameters=spec.get("resolved", {}),
         seed=spec.get("resolved", {}).get("training.seed", "0"),

@@ -43,7 +43,6 @@ class Encoded:
     index: pa.Table
     """sample_id, role, label (index in the class list), block (-1 for rows that have no integer row)."""
     audit: NamedRows | None
-    saturated: int
 
 
 @dataclass
@@ -52,11 +51,9 @@ class Sums:
 
     statistics: Statistics
     waiting: list[Rows] = field(default_factory=list)
-    saturated: int = 0
 
     def take(self, rows: Rows) -> None:
         self.waiting.append(rows)
-        self.saturated += rows.saturated
         if sum(map(len, self.waiting)) >= PART:
             self.total()
 
@@ -102,7 +99,7 @@ def encode_blocks(
                 audit.append(_encode(core, samples_of(final, shape, classes)))
         entries += [entries_of(user, classes, "user", number), entries_of(tested, classes, "audit")]
         progress(position + 1)
-    return Encoded(written, sums.total(), pa.concat_tables(entries), concat_rows(audit) if audit else None, sums.saturated)
+    return Encoded(written, sums.total(), pa.concat_tables(entries), concat_rows(audit) if audit else None)
 
 
 def entries_of(rows: pa.Table, classes: list[Any], role: str, block: int = -1) -> pa.Table:

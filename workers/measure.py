@@ -23,13 +23,13 @@ def accuracy_of(core: Core, before: Tensor | None, after: Tensor, rows: NamedRow
     if rows is None or not rows.ids:
         return []
     found = [
-        _cell(accuracy(logits_of_rows(core, w, rows.rows, rows.labels), rows.labels)) if w is not None else "withheld"
+        cell(accuracy(logits_of_rows(core, w, rows.rows, rows.labels), rows.labels)) if w is not None else "withheld"
         for w in (before, after)
     ]
     return [{"metric": "accuracy", "split": split, "before": found[0], "after": found[1], "retrained": found[1]}]
 
 
-def _cell(measured: Accuracy | None) -> Any:
+def cell(measured: Accuracy | None) -> Any:
     if measured is None:
         return "withheld"
     low, high = measured.ci95

@@ -17,6 +17,7 @@ from models.linear.core import Core, core_tensors, load_core
 from models.linear.statistics import merge, zeros
 from workers.artifacts import (
     Shelf,
+    among,
     concat_rows,
     pack_rows,
     pack_statistics,
@@ -72,7 +73,7 @@ def block(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     report.plan = {"loading": 0.05, PHASE: 0.85, "writing": 0.1}
     report.phase("loading")
     core = _core(plan, shelf, plan["core"], plan["classes"])
-    dropped = json.loads(shelf.vault.read(plan["dropped"])) if plan["dropped"] else []
+    dropped = set(json.loads(shelf.vault.read(plan["dropped"]))) if plan["dropped"] else set()
     report.phase(PHASE)
     encoded = encode_blocks(
         core,
@@ -89,7 +90,7 @@ def block(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     }
     if encoded.audit is not None:
         blobs["audit"] = shelf.put(pack_rows(encoded.audit.rows, encoded.audit.ids, encoded.audit.labels)).blob_id
-    return {"result": {"blocks": encoded.blocks, "blobs": blobs, "saturated": encoded.saturated}, "seconds": report.end()}
+    return {"result": {"blocks": encoded.blocks, "blobs": blobs}, "seconds": report.end()}
 
 
 def gathered(plan: Mapping[str, Any], shelf: Shelf) -> tuple[Base, Encoded]:
@@ -111,7 +112,6 @@ def gathered(plan: Mapping[str, Any], shelf: Shelf) -> tuple[Base, Encoded]:
         statistics=total,
         index=pa.concat_tables(unpack_table(vault.read(result["blobs"]["index"])) for result in results),
         audit=concat_rows(audit) if audit else None,
-        saturated=sum(result["saturated"] for result in results),
     )
 
 
@@ -120,7 +120,7 @@ def _core(plan: Mapping[str, Any], shelf: Shelf, blob: str, classes: list[Any]) 
     return load_core(architecture, unpack_weights(shelf.vault.read(blob)))
 
 
-def _blocks(plan: Mapping[str, Any], shelf: Shelf, dropped: list[str]) -> Iterator[tuple[int, pa.Table]]:
+def _blocks(plan: Mapping[str, Any], shelf: Shelf, dropped: set[str]) -> Iterator[tuple[int, pa.Table]]:
     for number, blob in plan["blocks"]:
         table = unpack_table(shelf.vault.read(blob))
-        yield number, table.filter(pc.invert(pc.is_in(table["sample_id"], value_set=pa.array(dropped, pa.string())))) if dropped else table
+        yield number, table.filter(pc.invert(among(table["sample_id"], dropped))) if dropped else table

@@ -28,7 +28,8 @@ def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
         return common | _part(session, job, dataset)
     model = session.get(Model, job.model_id)
     assert model is not None
-    if home.settings.distributed and (job.kind == "fit" or job.method == "retrain"):
+    splits = (job.kind == "fit" or job.method == "retrain") and not model.spec.get("linearize")
+    if home.settings.distributed and splits:
         common["groups"] = _groups(session, dataset, home.settings.part_rows)
     common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
     if job.kind == "fit":

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from models.data import Samples
 from models.linear.core import Core, CoreMismatch, fit_core, plain_core
-from models.nets import Architecture
+from models.linear.curvature import RANK
+from models.linear.tangent import linearise
+from models.linear.whole import WholeCore
+from models.linear.whole_fit import WholeFit, fit_whole
+from models.nets import Architecture, build
 from models.progress import Progress
 from models.train import Training, default_training
 from workers.failure import Failure
@@ -53,19 +59,64 @@ def core_of(
     """
     if spec["core"] == "none":
         return plain_core(architecture, range=spec["range"], ridge=spec["ridge"], target=spec["target"])
-    if samples is None or len(samples) < 2:
-        raise Failure("core_rows", "Fewer than 2 core rows are left: a core cannot be trained. Use core `none`, or upload more core rows.")
-    try:
+    rows = _enough(samples)
+    with _named_failures():
         return fit_core(
             architecture,
-            samples,
-            training_of(spec, architecture, len(samples)),
+            rows,
+            training_of(spec, architecture, len(rows)),
             target=spec["target"],
             ridge=spec["ridge"],
-            expected_rows=spec["expected_rows"] or len(samples),
+            expected_rows=spec["expected_rows"] or len(rows),
             weights=dict(given) if given is not None else None,
             progress=progress,
         )
+
+
+def whole_of(
+    spec: Mapping[str, Any], architecture: Architecture, samples: Samples | None, *, given: Mapping[str, Tensor] | None, progress: Progress
+) -> WholeFit:
+    """Train or take the network, linearise it, and fit on core rows all that user rows will not touch.
+
+    Sigma is tried with noise from the training's seed: nothing is released with it, and the same seed chooses the same sigma.
+
+    Raises:
+        Failure: as `core_of`; `architecture` names a layer that the network lacks.
+    """
+    rows, release = _enough(samples), spec["release"]
+    training = training_of(spec, architecture, len(rows))
+    with _named_failures():
+        linearise(build(architecture, 0).eval(), layers_of(spec))  # a wrong name is told before the network is trained
+        return fit_whole(
+            architecture,
+            rows,
+            training,
+            layers=layers_of(spec),
+            random_bytes=np.random.default_rng(training.seed).bytes,
+            target=spec["target"],
+            ridge=spec["ridge"],
+            sigma=release["sigma"],
+            rank=release["rank"] or RANK,
+            weights=dict(given) if given is not None else None,
+            progress=progress,
+        )
+
+
+def layers_of(spec: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What is linearised, as the mathematics takes it; None is all."""
+    return None if spec["linearize"] == "all" else tuple(spec["linearize"])
+
+
+def _enough(samples: Samples | None) -> Samples:
+    if samples is None or len(samples) < 2:
+        raise Failure("core_rows", "Fewer than 2 core rows are left: a core cannot be trained. Use core `none`, or upload more core rows.")
+    return samples
+
+
+@contextmanager
+def _named_failures() -> Iterator[None]:
+    try:
+        yield
     except CoreMismatch as error:
         raise Failure("core_mismatch", str(error)) from error
     except ValueError as error:
@@ -84,13 +135,31 @@ def hyperparameters(spec: Mapping[str, Any], core: Core, core_rows: int) -> dict
     }
     if spec["core"] == "none":
         return {k: _text(v) for k, v in written.items()} | {"range": repr(spec["range"])}
-    training = asdict(training_of(spec, core.architecture, core_rows))
-    return {
-        k: _text(v)
-        for k, v in (
-            written | {f"training.{k}": v for k, v in training.items()} | {"expected_rows": spec["expected_rows"] or core_rows}
-        ).items()
+    written |= _trained(spec, core.architecture, core_rows) | {"expected_rows": spec["expected_rows"] or core_rows}
+    return {k: _text(v) for k, v in written.items()}
+
+
+def whole_hyperparameters(spec: Mapping[str, Any], core: WholeCore, core_rows: int) -> dict[str, str]:
+    """The same of a linearised model."""
+    release = spec["release"]
+    written: dict[str, Any] = {
+        "target": core.target,
+        "ridge": core.ridge,
+        "logit_scale": core.logit_scale,
+        "core": spec["core"],
+        "linearize": spec["linearize"] if spec["linearize"] == "all" else ",".join(spec["linearize"]),
+        "release.mu_max": release["mu_max"],
+        "release.sigma": core.sigma,
+        "release.noise": release["noise"],
+        "release.rank": release["rank"] or RANK,
     }
+    written |= _trained(spec, core.tangent.net.architecture, core_rows)
+    return {k: _text(v) for k, v in written.items()}
+
+
+def _trained(spec: Mapping[str, Any], architecture: Architecture, core_rows: int) -> dict[str, Any]:
+    training = asdict(training_of(spec, architecture, core_rows))
+    return {f"training.{k}": v for k, v in training.items()}
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,13 @@ EVERY = 0.1
 """Seconds between two messages of one phase."""
 
 # What `fit_core` does one after another, as rough shares of its time: a second network on half of the core rows chooses L.
-PARTS = {"train core": (0.0, 0.6), "choose ridge": (0.6, 0.95), "encode": (0.95, 1.0), "fit linear part": (1.0, 1.0)}
+PARTS = {
+    "train core": (0.0, 0.6),
+    "choose ridge": (0.6, 0.95),
+    "encode": (0.95, 0.96),
+    "measure core": (0.96, 1.0),
+    "fit linear part": (1.0, 1.0),
+}
 
 
 @dataclass

@@ -251,8 +251,9 @@ class Runner:
         if counts.get("core_sample") and set(counts) == {"core_sample"}:
             outcome["refusal"] = {
                 "code": "core_sample",
-                "detail": "Every sample asked for belongs to the core, which method exact cannot change. Ask again with method retrain.",
+                "detail": "Every sample asked for belongs to the core, which this method cannot change. Ask again with method retrain.",
             }
+        if "refusal" in outcome:
             with self._home.db.read() as session:
                 signed = certify.certify_refusal(session, self._home, held, outcome, hardware)
         self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, now()))

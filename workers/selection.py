@@ -22,6 +22,9 @@ class Asked:
     subjects: tuple[str, ...] = ()
     where: Mapping[str, Any] | None = None
     seed: bytes = b""
+    guarantee: Mapping[str, float] | None = None
+    """What it wishes for: epsilon and delta, or nats."""
+    most_passes: int | None = None
 
 
 @dataclass(frozen=True)

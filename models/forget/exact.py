@@ -6,25 +6,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from models.forget.refit import weights_of
-from models.guarantee import Proved
+from models.forget.refit import bits, weights_of
+from models.guarantee import SEALED, Proved
 from models.linear.core import Core
-from models.linear.solve import digest as weights_digest
 from models.linear.statistics import Rows, Statistics, subtract
-from models.linear.statistics import digest as statistics_digest
 
 THEOREM = (
-    "Integer sums have an exact inverse: A and B after subtracting the rows of the forgotten samples are the A and B of the remaining "
-    "rows, bit for bit, in any order. The minimiser of the retained loss is a function of A, B and the core, computed by the same "
-    "program from the same bits."
+    "A and B are sums of products of integers, so subtracting the forgotten rows leaves exactly the sums over the kept rows, in any order; "
+    "the weights are one fixed computation on A, B and the core. Hence the weights after forgetting are, bit for bit, those of refitting "
+    "on the same core without the forgotten samples, and mu = 0: equal outputs are 0-Gaussian differentially private."
 )
 
 ASSUMPTIONS = (
-    "The core, its scales, its ridge and its targets were made without any user row.",
-    "The rows subtracted are the stored rows that were added.",
-    "Equal weights need the same LAPACK build, processor kernels and thread count; equal sums (A, B) need nothing.",
-    "The choice of which samples to forget may have followed from earlier releases: the claim is conditional on that sequence.",
-    "Whoever holds the version before and the version after can compare them.",
+    "The core, its scale and linear part, the targets' scale a, the ridge L and the architecture were fixed from core samples alone.",
+    "The integer rows subtracted are the stored rows that were once added.",
+    "The digest of A and B holds on any machine; that of the weights needs the same LAPACK build, processor kernels and thread count.",
+    SEALED,
 )
 
 
@@ -59,12 +56,6 @@ def forget(statistics: Statistics, gone: Rows, core: Core, *, overwrite: bool = 
     return Removal(kept, weights_of(core, kept))
 
 
-def proved(removal: Removal) -> tuple[Proved, ...]:
-    """State what holds for this removal: equality with refitting, by digest, and so mu = 0 without noise."""
-    digests = {"statistics": statistics_digest(removal.statistics), "weights": weights_digest(removal.weights)}
-    return (
-        Proved(name="equal_to_refit", value=digests, theorem=THEOREM, assumptions=ASSUMPTIONS),
-        Proved(
-            name="mu", value=0.0, theorem="Equal outputs on both data sets are 0-Gaussian differentially private.", assumptions=ASSUMPTIONS
-        ),
-    )
+def proved(statistics: Statistics, weights: Tensor) -> Proved:
+    """State what holds for weights solved from sums that rows were only added to or subtracted from: they equal a refit, by digest."""
+    return Proved(name="equal_to_refit", value=bits(statistics, weights), theorem=THEOREM, assumptions=ASSUMPTIONS)

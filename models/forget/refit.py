@@ -9,8 +9,10 @@ from torch import Tensor
 
 from models.data import Samples
 from models.linear.core import Core, core_statistics, encode
+from models.linear.solve import digest as weights_digest
 from models.linear.solve import solve
 from models.linear.statistics import Rows, Statistics, add
+from models.linear.statistics import digest as statistics_digest
 from models.progress import Progress, Stop, check, never, silent
 
 
@@ -51,3 +53,8 @@ def refit_samples(core: Core, core_samples: Samples, user_samples: Samples, *, p
 def weights_of(core: Core, statistics: Statistics) -> Tensor:
     """Return the user weights that the sums give on this core, `[d, C]` float64."""
     return solve(statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
+
+
+def bits(statistics: Statistics, weights: Tensor) -> dict[str, str]:
+    """Name a result by its bits, which is what a proved equality claims; mu = 0 says that nothing tells equal bits apart."""
+    return {"statistics": statistics_digest(statistics), "weightValues": weights_digest(weights), "mu": "0"}

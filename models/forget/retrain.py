@@ -8,12 +8,36 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from models.data import Samples
-from models.forget.refit import weights_of
+from models.forget.refit import bits, weights_of
+from models.guarantee import SEALED, Proved
 from models.linear.core import TARGET, Core, core_statistics, encode, fit_core
 from models.linear.statistics import Rows, Statistics, add
 from models.nets import Architecture
 from models.progress import Progress, Stop, never, silent
 from models.train import Training
+
+THEOREM = (
+    "A new core was trained from its recorded seed on the kept core samples alone, and user weights were fitted on it to the kept user "
+    "samples alone. No forgotten sample entered the computation, so the released weights are those of retraining, and mu = 0."
+)
+
+ASSUMPTIONS = (
+    "The seed, the architecture, the targets' scale a and the rule that chooses the ridge L do not depend on the forgotten samples.",
+    "The digests hold for the same processor, torch and LAPACK: training in float32 differs on another.",
+    SEALED,
+)
+
+WHOLE_THEOREM = (
+    "A new core was trained from its recorded seed on the kept core samples alone; its scale, linear part, L, sigma and curvature were "
+    "taken from the same, and user weights were solved from 0 on the kept user samples alone. No forgotten sample entered the "
+    "computation: the released weights are what it gives to whoever never had them, and mu = 0."
+)
+
+WHOLE_ASSUMPTIONS = (
+    "The seed, the architecture, a, and the rules that choose L and sigma do not depend on the forgotten samples.",
+    "The reference is the same training with the same stopping rule, not the exact minimiser.",
+    "The bits are those of the same processor and torch: training in float32 differs on another.",
+)
 
 
 @dataclass(frozen=True)
@@ -88,3 +112,13 @@ def forget(
         Stopped: when `stop` answers True.
     """
     return fit(recipe, core_samples.without(gone), user_samples.without(gone), progress=progress, stop=stop)
+
+
+def proved(statistics: Statistics, weights: Tensor) -> Proved:
+    """State what holds for a model trained without the forgotten samples: it is the retrained one."""
+    return Proved(name="equal_to_retrain", value=bits(statistics, weights), theorem=THEOREM, assumptions=ASSUMPTIONS)
+
+
+def proved_whole() -> Proved:
+    """State what holds for a linearised model whose core and user weights were made without the forgotten samples."""
+    return Proved(name="equal_to_retrain", value={"mu": "0"}, theorem=WHOLE_THEOREM, assumptions=WHOLE_ASSUMPTIONS)

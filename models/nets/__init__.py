@@ -10,6 +10,7 @@ from models.nets.architecture import ACTIVATIONS, Architecture
 from models.nets.convolutional import ConvNet, ConvNet7
 from models.nets.dense import Linear, Perceptron
 from models.nets.layers import Network, initialise
+from models.nets.mobile import MobileNetV2
 from models.nets.residual import resnet18, resnet20
 
 NETS: dict[str, Callable[[Architecture], Network]] = {
@@ -19,6 +20,7 @@ NETS: dict[str, Callable[[Architecture], Network]] = {
     "convnet7": ConvNet7,
     "resnet20": resnet20,
     "resnet18": resnet18,
+    "mobilenet_v2": MobileNetV2,
 }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Network, activation, image_channels
+from models.nets.layers import Dense, Network, activation, image_channels
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 CHANNELS = (16, 16, 32, 32)  # 16,698 weights at one input channel and ten classes
@@ -29,11 +29,9 @@ class ConvNet(Network):
             self.add_module(name, nn.Sequential(convolution, activation(architecture.activation)))
             before = width
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.fc = nn.Linear(before, architecture.classes)
+        self.fc = Dense(before, architecture.classes)
+        self.parts = ("input", *STAGES, "pool", "fc")
         self.name_layers(taps=STAGES, bottleneck="pool")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return stages_to_logits(self, inputs)
 
 
 class ConvNet7(Network):
@@ -51,17 +49,6 @@ class ConvNet7(Network):
             self.add_module(name, nn.Sequential(convolution, nn.BatchNorm2d(width), last))
             before = width
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.fc = nn.Linear(before, architecture.classes)
+        self.fc = Dense(before, architecture.classes)
+        self.parts = ("input", *STAGES, "pool", "fc")
         self.name_layers(taps=STAGES, bottleneck="pool")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return stages_to_logits(self, inputs)
-
-
-def stages_to_logits(net: ConvNet | ConvNet7, inputs: Tensor) -> Tensor:
-    """Run a net made of the four stages, its pool and its last layer."""
-    x: Tensor = net.input(inputs)
-    for name in STAGES:
-        x = net.get_submodule(name)(x)
-    logits: Tensor = net.fc(net.pool(x))
-    return logits

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
-from torch import Tensor, nn
+from torch import nn
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Network, activation
+from models.nets.layers import Dense, Network, activation
 
 HIDDEN = (128, 64)
 
@@ -18,12 +18,9 @@ class Linear(Network):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(prod(architecture.input_shape), architecture.classes)
+        self.fc = Dense(prod(architecture.input_shape), architecture.classes)
+        self.parts = ("input", "flatten", "fc")
         self.name_layers(taps=("flatten",), bottleneck="flatten")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.fc(self.flatten(self.input(inputs)))
-        return logits
 
 
 class Perceptron(Network):
@@ -35,15 +32,8 @@ class Perceptron(Network):
         width, names = prod(architecture.input_shape), []
         for depth, hidden in enumerate(architecture.hidden or HIDDEN, start=1):
             names.append(f"layer{depth}")
-            self.add_module(names[-1], nn.Sequential(nn.Linear(width, hidden), activation(architecture.activation)))
+            self.add_module(names[-1], nn.Sequential(Dense(width, hidden), activation(architecture.activation)))
             width = hidden
-        self.fc = nn.Linear(width, architecture.classes)
-        self.hidden = tuple(names)
-        self.name_layers(taps=self.hidden, bottleneck=names[-1])
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        x: Tensor = self.flatten(self.input(inputs))
-        for name in self.hidden:
-            x = self.get_submodule(name)(x)
-        logits: Tensor = self.fc(x)
-        return logits
+        self.fc = Dense(width, architecture.classes)
+        self.parts = ("input", "flatten", *names, "fc")
+        self.name_layers(taps=tuple(names), bottleneck=names[-1])

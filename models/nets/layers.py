@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.nets.architecture import SMALLEST_IMAGE, Architecture
 
@@ -49,12 +50,27 @@ def fractions(inputs: Tensor) -> Tensor:
     return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
 
 
-class Network(nn.Module):
-    """A network whose first module is `input`, with named taps and a named bottleneck.
+class Dense(nn.Linear):
+    """A linear layer in which a row's bits do not depend on its place in the batch.
 
-    Subclasses register their layers and define `forward` from raw inputs to logits `[n, classes]`.
+    The number of inputs is filled up with zeros to a multiple of 16. Otherwise the matrix product of some processors adds up what is
+    left over of a vector in another order for the last rows of a batch than for the first.
     """
 
+    def forward(self, inputs: Tensor) -> Tensor:
+        missing = -self.in_features % 16
+        if not missing:
+            return super().forward(inputs)
+        return functional.linear(functional.pad(inputs, (0, missing)), functional.pad(self.weight, (0, missing)), self.bias)
+
+
+class Network(nn.Module):
+    """A chain of named parts from raw inputs to logits `[n, classes]`, the first of them `input`, with named taps and a named bottleneck.
+
+    Subclasses register their layers and name the chain in `parts`.
+    """
+
+    parts: tuple[str, ...]
     taps: tuple[str, ...]
     bottleneck: str
 
@@ -62,6 +78,15 @@ class Network(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.input = Normalise(architecture.input_shape)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.run(inputs, self.parts)
+
+    def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:
+        """Pass `x` through some consecutive parts of the chain."""
+        for name in parts:
+            x = self.get_submodule(name)(x)
+        return x
 
     def name_layers(self, *, taps: tuple[str, ...], bottleneck: str) -> None:
         """Settle taps and bottleneck, once all layers exist: the architecture's where it names them, else these.

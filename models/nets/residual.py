@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Network, activation, image_channels
+from models.nets.layers import Dense, Network, activation, image_channels
 
 LARGE = 96  # pixels a side from which resnet18 begins with a strided 7x7 and a pooling, as on ImageNet
 
@@ -57,8 +57,8 @@ class ResNet(Network):
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.act1 = activation(kind)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if large else nn.Identity()
-        self.stages, self.last, before = tuple(f"layer{i}" for i in range(1, len(widths) + 1)), last, widths[0]
-        for name, width in zip(self.stages, widths, strict=True):
+        stages, before = tuple(f"layer{i}" for i in range(1, len(widths) + 1)), widths[0]
+        for name, width in zip(stages, widths, strict=True):
             strides = [1 if name == "layer1" else 2] + [1] * (blocks - 1)
             stage = []
             for step in strides:
@@ -66,15 +66,9 @@ class ResNet(Network):
                 before = width
             self.add_module(name, nn.Sequential(*stage))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.add_module(last, nn.Linear(before, architecture.classes))
-        self.name_layers(taps=self.stages, bottleneck="pool")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        x = self.maxpool(self.act1(self.bn1(self.conv1(self.input(inputs)))))
-        for name in self.stages:
-            x = self.get_submodule(name)(x)
-        logits: Tensor = self.get_submodule(self.last)(self.pool(x))
-        return logits
+        self.add_module(last, Dense(before, architecture.classes))
+        self.parts = ("input", "conv1", "bn1", "act1", "maxpool", *stages, "pool", last)
+        self.name_layers(taps=stages, bottleneck="pool")
 
 
 def resnet20(architecture: Architecture) -> Network:

@@ -19,7 +19,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.blobs.port import CHUNK, RECORD, TAG, TRAILER, BlobDamaged, End, Octets, Sealed
+from service.blobs.port import CHUNK, TAG, TRAILER, BlobDamaged, End, Octets, Sealed
 
 _LABEL: Final = b"expunge-blob-1"
 _CHUNK_KIND: Final = 0
@@ -35,9 +35,9 @@ class Cipher:
         self._blob_id = blob_id
         self._aead = AESGCM(key)
 
-    def seal_chunks(self, chunks: Iterable[Octets]) -> Iterator[Octets]:
-        """Encrypt all chunks and yield every record, the trailer last; a record is valid until the next."""
-        record = memoryview(bytearray(RECORD))  # One buffer for all: fresh memory for each costs a third of the speed.
+    def seal_chunks(self, chunks: Iterable[Octets], *, largest: int = CHUNK) -> Iterator[Octets]:
+        """Encrypt all chunks, none over `largest` bytes, and yield every record, the trailer last; a record is valid until the next."""
+        record = memoryview(bytearray(largest + TAG))  # One buffer for all: fresh memory for each costs a third of the speed.
         digest = hashlib.sha256()
         count = size = 0
         for chunk in chunks:

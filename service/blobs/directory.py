@@ -27,7 +27,7 @@ class DirectoryStore:
         private_directory(root)
         self._root = root
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Write the records beside their final name, and move them there once they are durable."""
         part, blob = self._part(blob_id), self._blob(blob_id)
         if blob.exists():

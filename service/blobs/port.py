@@ -128,10 +128,15 @@ class BlobStore(Protocol):
     A store that lies across a network raises `StoreUnavailable` from any method while it cannot be reached.
     """
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Store all records, durably and all at once: until this returns, and if it raises, the blob is not there.
 
         A record is valid only until the next is asked for. Whatever `records` raises passes through.
+
+        Args:
+            records: a list of those of a small blob, which may be stored in one step.
+            lasting: False where a commit to the service's own database follows, without which the blob is worth nothing: a store in
+                that database may leave it to that commit to make the blob durable.
 
         Raises:
             BlobExists: the id is taken.

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from service.blobs.port import BlobExists, BlobMissing, End, Octets, StoreFull, StoreUnavailable
+from service.db import try_after_rest
 
 _CONNECT: Final[dict[str, Any]] = {
     "application_name": "expunge-blobs",
@@ -30,6 +31,19 @@ _CONNECT: Final[dict[str, Any]] = {
 _CLAIM: Final = """
     WITH at_leisure AS (SELECT set_config('synchronous_commit', 'off', true))
     INSERT INTO blobs (blob) SELECT %s FROM at_leisure ON CONFLICT DO NOTHING
+"""
+
+# A blob of one chunk is there in one statement.
+_WHOLE: Final = """
+    WITH claimed AS (INSERT INTO blobs (blob, trailer) VALUES (%s, %b) ON CONFLICT DO NOTHING RETURNING blob)
+    INSERT INTO blob_chunks (blob, number, data) SELECT blob, 0, %b FROM claimed
+"""
+
+# Commits reach the disk in the order in which they were made: a later one that waits takes this one along.
+_WHOLE_AT_LEISURE: Final = """
+    WITH at_leisure AS (SELECT set_config('synchronous_commit', 'off', true)),
+    claimed AS (INSERT INTO blobs (blob, trailer) SELECT %s, %b FROM at_leisure ON CONFLICT DO NOTHING RETURNING blob)
+    INSERT INTO blob_chunks (blob, number, data) SELECT blob, 0, %b FROM claimed
 """
 
 _CHUNK: Final = """
@@ -67,13 +81,18 @@ class PostgresStore:
 
     def __init__(self, url: str) -> None:
         """Use the database at a SQLAlchemy address; nothing is connected before the first use."""
-        # Tried before each use: a connection that a restart of the server broke must not fail the next upload.
         self._engine: Engine = create_engine(
-            url, isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_size=4, max_overflow=12, pool_timeout=30, connect_args=_CONNECT
+            url, isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=8, pool_timeout=30, connect_args=_CONNECT
         )
+        try_after_rest(self._engine)
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Claim the id, store the chunks, and let the blob appear with its trailer."""
+        if isinstance(records, list) and len(records) == 2:
+            chunk, trailer = records
+            if not self._run(blob_id, _WHOLE if lasting else _WHOLE_AT_LEISURE, (blob_id, trailer, chunk)):
+                raise BlobExists(blob_id)
+            return
         if not self._run(blob_id, _CLAIM, (blob_id,)):
             raise BlobExists(blob_id)
         with ExitStack() as undo:

@@ -49,7 +49,7 @@ class S3Store:
         """
         self._bucket = _bucket(address)
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Store full groups of records as they come, and the last object, which makes the blob appear, at the end."""
         with _answering(blob_id):
             if self._names(blob_id):

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from service.blobs.cipher import Cipher, cut
 from service.blobs.port import CHUNK, BlobDamaged, BlobMissing, BlobStore, KeyMissing, KeyStore, Octets, Sealed, StillReadable, check_id
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+SMALL: Final = 1 << 16
+"""Bytes that are stored in one step, whatever the store."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Vault:
     blobs: BlobStore
     keys: KeyStore
 
-    def put(self, blob_id: str, source: Octets | BinaryIO | Iterable[Octets]) -> Sealed:
+    def put(self, blob_id: str, source: Octets | BinaryIO | Iterable[Octets], *, lasting: bool = True) -> Sealed:
         """Seal `source` under a new random key, in memory of a few chunks whatever its size.
 
         The key is durable before the blob can be seen, the blob is durable when this returns, and if it raises, or is killed,
@@ -31,9 +34,11 @@ class Vault:
 
         Args:
             source: the plaintext: bytes, a file open for reading in binary mode, or pieces of any length.
+            lasting: False where a commit to the service's own database follows, without which the blob is worth nothing: the blob may
+                become durable with that commit only. Its key is durable before either.
 
         Returns:
-            What was stored, as read back from the sealed trailer.
+            What was stored; as read back from the sealed trailer, unless it was a few bytes in memory.
 
         Raises:
             BlobExists: the id is taken; a blob is written once, since its key and its bytes cannot be replaced in one step.
@@ -43,9 +48,13 @@ class Vault:
         with ExitStack() as undo:
             cipher = Cipher(blob_id, self.keys.create(blob_id))
             undo.callback(self.keys.destroy, blob_id)
-            self.blobs.write(blob_id, cipher.seal_chunks(cut(_pieces(source))))
+            small = isinstance(source, Octets) and memoryview(source).nbytes <= SMALL
+            # Buffers of a chunk would cost more than all else that is done with a few bytes.
+            records = cipher.seal_chunks(_pieces(source or ()), largest=SMALL) if small else cipher.seal_chunks(cut(_pieces(source)))
+            self.blobs.write(blob_id, [bytes(r) for r in records] if small else records, lasting=lasting)
             undo.callback(self.blobs.remove, blob_id)
-            sealed = self.stat(blob_id)
+            # While a stream comes in, much may happen to the blob; bytes at hand were stored in one step.
+            sealed = _facts_of(blob_id, source) if isinstance(source, Octets) and small else self.stat(blob_id)
             undo.pop_all()
         return sealed
 
@@ -210,6 +219,11 @@ class Reader(io.RawIOBase):
         if index != self._index:
             (self._chunk,) = _chunks(self._blobs, self.sealed, self._cipher, index, index + 1)
             self._index = index
+
+
+def _facts_of(blob_id: str, plain: Octets) -> Sealed:
+    size = memoryview(plain).nbytes
+    return Sealed(blob_id, size, hashlib.sha256(plain).hexdigest(), -(-size // CHUNK))
 
 
 def _pieces(source: Octets | BinaryIO | Iterable[Octets]) -> Iterable[Octets]:

@@ -9,52 +9,53 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
 from service import erasure, idempotency, ids, requests
-from service.db import now
+from service.auth import Caller
+from service.db import moment
 from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
 from service.pages import LIMIT, link_next, page
-from service.problem import Problem, at, not_found
-from service.schemas import ForgetBody, ForgetSamples, Page, ReceiptBody, RequestOut
+from service.problem import Problem, not_found
+from service.schemas import ForgetBody, Page, ReceiptBody, RequestOut
 from service.states import RequestState
-from service.tables import Dataset, Request
+from service.tables import Request
 
 router = APIRouter(tags=["forget"])
 
 
 @router.post("/forget", status_code=202, response_model=RequestOut)
-def forget(body: ForgetBody, home: OpenHome, caller: MayForget, response: Response, key: IdempotencyKey = None) -> Any:
+def forget(body: ForgetBody, home: OpenHome, caller: MayForget, key: IdempotencyKey = None) -> Any:
     """Ask a model to forget. Answers at once with a job to poll; the same `Idempotency-Key` returns the same answer."""
-    tag = tag_of(home, "POST /forget", body)
-    with home.db.read() as session:
-        stored = idempotency.recall(session, caller.id, key, tag)
-        if stored is None:
-            _check_against_data(session, body)
+    tag, stored = "", None
+    if key is not None:
+        tag = tag_of(home, "POST /forget", body)
+        with home.db.read() as session:
+            stored = idempotency.recall(session, caller.id, key, tag)
     if stored is None:
         stored = _accept(home, caller, body, key, tag)
-    response.headers.update(stored.headers)
-    return stored.body
+    return JSONResponse(stored.body, stored.status, stored.headers)
 
 
-def _accept(home: Home, caller: Any, body: ForgetBody, key: str | None, tag: str) -> Stored:
-    # What is asked names people: it is sealed before the record learns of the request, and the record never sees it.
-    blob = home.vault.put(ids.new("up"), _sealed_form(body)).blob_id
+def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: str) -> Stored:
+    # What is asked names people: it is sealed before the record learns of the request, and the record never sees it. The commit that
+    # makes the request durable makes the blob so.
+    blob = home.vault.put(ids.new("up"), _sealed_form(body), lasting=False).blob_id
     kept = False
     try:
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
-                request = requests.receive(
-                    session, caller, body, body_blob=blob, now=now(), training_queue=home.settings.training_queue
-                )
-                shown = requests.shown(session, request).model_dump(mode="json")
+                instant = moment(session)
+                request = requests.receive(session, caller, body, body_blob=blob, now=instant, training_queue=home.settings.training_queue)
+                shown = requests.promised(request, body.model).model_dump(mode="json")
                 stored = Stored(202, {"Location": f"/jobs/{request.job_id}", "Retry-After": "1"}, shown)
-                idempotency.keep(session, caller.id, key, tag, stored, now())
+                idempotency.keep(session, caller.id, key, tag, stored, instant)
                 kept = True
     finally:
         if not kept:
@@ -63,44 +64,10 @@ def _accept(home: Home, caller: Any, body: ForgetBody, key: str | None, tag: str
     return stored
 
 
-_KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
-
-
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
-    return json.dumps(asked | {"seed": secrets.token_hex(32)}).encode()
-
-
-def _check_against_data(session: Session, body: ForgetBody) -> None:
-    """Refuse a `where` that the data set's columns cannot answer.
-
-    Raises:
-        Problem: 404, 422.
-    """
-    model = model_named(session, body.model)
-    dataset = session.get(Dataset, model.dataset_id)
-    if not isinstance(body.forget, ForgetSamples) or body.forget.where is None or dataset is None or dataset.summary is None:
-        return
-    where, summary = body.forget.where, dataset.summary
-    if where.label is not None and isinstance(where.label, str) != summary["text_labels"]:
-        kind = "text" if summary["text_labels"] else "a whole number"
-        raise Problem(422, "label_type", f"Labels of this data set are {kind}.", errors=[at("/forget/where/label", f"must be {kind}")])
-    if set(where.attributes) - set(summary["attributes"]):
-        raise Problem(
-            422,
-            "attribute_unknown",
-            f"This data set has the attributes: {', '.join(summary['attributes']) or 'none'}.",
-            errors=[at("/forget/where/attributes", "names an attribute that the data set does not have")],
-        )
-    for name, value in where.attributes.items():
-        kind = summary["attributes"][name]
-        if type(value) not in _KINDS[kind]:
-            raise Problem(
-                422,
-                "attribute_type",
-                f"The attribute {name} of this data set is {kind}.",
-                errors=[at(f"/forget/where/attributes/{name}", f"must be {kind}")],
-            )
+    wishes = body.model_dump(mode="json", include={"guarantee", "options"})
+    return json.dumps(asked | wishes | {"seed": secrets.token_hex(32)}).encode()
 
 
 @router.get("/forget", response_model=Page)
@@ -139,9 +106,10 @@ def get_request(request_id: str, home: OpenHome, caller: MayReadRequests) -> Any
 def cancel(request_id: str, home: OpenHome, caller: MayForget) -> Any:
     """Take a request back, as long as nothing is published."""
     with home.db.write() as session:
-        request = requests.cancel(session, request_id, now())
+        instant = moment(session)
+        request = requests.cancel(session, request_id, instant)
         if request.body_blob:
-            erasure.schedule(session, [request.body_blob], job_id=None, what="body of a request", due_at=now())
+            erasure.schedule(session, [request.body_blob], job_id=None, what="body of a request", due_at=instant)
             request.body_blob = None
         shown = requests.shown(session, request)
     home.wake.set()
@@ -160,7 +128,7 @@ def receipts(request_id: str, body: ReceiptBody, home: OpenHome, caller: MayRead
             raise Problem(409, "no_receipts", "The request has forgotten nothing (yet); receipts exist once its version is published.")
         kept = json.loads(home.vault.read(request.receipts_blob))
     ordered = sorted(bytes.fromhex(v) for v in kept["values"])
-    salts = [bytes.fromhex(s) for s in kept["salts"]]
+    salts = [bytes.fromhex(s) for s in kept["salts"][request.id]]
     return {"commitment": asdict(merkle.commit(ordered)), "receipts": _receipts(body.ids, salts, ordered)}
 
 

@@ -120,7 +120,7 @@ def shown(session: Session, job: Job) -> JobOut:
         eta_seconds=_eta(job),
         attempt=job.attempt,
         version=job.version,
-        requests=[r.id for r in requests.of_job(session, job.id)],
+        requests=requests.ids_of_job(session, job.id),
         error=job.error,
         seconds=job.seconds,
         created_at=job.created_at,

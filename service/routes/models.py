@@ -18,7 +18,7 @@ from service.idempotency import Stored
 from service.pages import LIMIT, link_next, page
 from service.problem import Problem, at
 from service.safetensors import check_header
-from service.schemas import ModelBody, ModelOut, Page
+from service.schemas import ModelBody, ModelOut, Page, ReleaseIn
 from service.tables import Dataset, Job, Model
 
 router = APIRouter(tags=["models"])
@@ -57,6 +57,8 @@ def _create(session: Session, home: Home, body: ModelBody) -> Stored:
         raise Problem(409, "name_taken", "A model has this name already; choose another.", errors=[at("/name", "taken")])
     _check_against_data(body, dataset)
     spec = body.model_dump(mode="json", exclude={"name", "dataset"})
+    if body.linearize:
+        spec["release"] = (body.release or ReleaseIn()).model_dump(mode="json")
     model = Model(
         id=ids.new("mdl"),
         name=body.name,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import outcomes, ranges
-from service.deps import MayDownload, MayRead, OpenHome, model_named, version_named
+from service import downloads, outcomes
+from service.deps import MayAdmin, MayDownload, MayRead, OpenHome, model_named, version_named
 from service.problem import Problem, not_found
 from service.schemas import FileOut, Page, VersionOut
 from service.tables import Certificate, Model, Version
@@ -83,23 +80,47 @@ def download(name: str, version: str, file: str, request: Request, home: OpenHom
             raise not_found("file")
         if found.state == "withdrawn":
             _gone(session, model, file)
-        entry = found.files[file]
-    etag = f'"{entry["sha256"]}"'
-    headers = {
-        "ETag": etag,
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache",
-        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(entry['sha256'])).decode()}:",
-    }
-    if ranges.unchanged(request.headers, etag):
-        return Response(status_code=304, headers=headers)
-    part = ranges.asked(request.headers, entry["size"], etag) if request.method == "GET" else None
-    start, stop = part or (0, entry["size"])
-    if part:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{entry['size']}"
-    headers["Content-Length"] = str(stop - start)
-    body: Iterator[bytes] = iter(()) if request.method == "HEAD" else home.vault.stream(entry["blob"], start, stop)
-    return StreamingResponse(body, 206 if part else 200, headers=headers, media_type="application/octet-stream")
+        blob = found.files[file]["blob"]
+    return downloads.answer(request, home.vault, blob, cache="private, no-cache")
+
+
+@router.get(
+    "/models/{name}/statistics",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "safetensors: `A` [d, d] int64, `B` [d, C] int64, `rows` int64, the number of user samples in them.",
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        403: {"description": "The key lacks the scope `model:admin`."},
+        404: {"description": "There is no such model, or no version of it yet."},
+        410: {"description": "The sums were destroyed in this moment, because something was forgotten. Ask again for those that follow."},
+    },
+)
+def statistics(name: str, request: Request, home: OpenHome, caller: MayAdmin) -> Response:
+    """The sums (A, B) that the latest certified version is solved from, for auditors. They are user data: every forgetting destroys them.
+
+    The certificate has their digest. ETag is the file's sha256; Range and If-None-Match are honoured.
+    """
+    with home.db.read() as session:
+        blobs = model_named(session, name).state_blobs
+    if blobs is None:
+        raise not_found("version")
+    if "statistics" not in blobs:
+        raise Problem(404, "statistics_not_found", "The model is linearised: its weights follow from no sums.")
+    return downloads.answer(request, home.vault, blobs["statistics"], cache="private, no-store")
+
+
+@router.get("/models/{name}/versions/{version}/solver")
+def solver(name: str, version: str, home: OpenHome, caller: MayAdmin) -> dict[str, Any]:
+    """How a linearised version was solved, for auditors: `method`, `reached`, `target`, `error` and `residual` before the noise, `passes`,
+    `seconds`, `history`. It depends on what was forgotten, so it is in no certificate.
+    """
+    with home.db.read() as session:
+        found = version_named(session, model_named(session, name), version).facts.get("solver")
+    if found is None:
+        raise not_found("solver_record")
+    return dict(found)
 
 
 def _gone(session: Session, model: Model, file: str) -> None:

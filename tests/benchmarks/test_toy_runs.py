@@ -9,8 +9,9 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks import __main__, accuracy, alone, data, forget, latency, outcome, removals, rivals, setting, storage, tuning
+from benchmarks import __main__, accuracy, alone, caltech, data, forget, latency, outcome, removals, rivals, setting, storage, tuning
 from models.data import Samples
+from models.nets import Architecture, build
 from models.train import Training
 
 
@@ -92,6 +93,25 @@ def test_accuracy_scores_all_five_and_keeps_earlier_seeds() -> None:
     assert all(0 <= value <= 1 for value in one["accuracy"].values())
     assert one["rate"] in tuning.RATES
     assert "fine-tuning the whole network" in outcome.show(found)
+
+
+def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw() -> None:
+    plan = caltech.Plan(core_each=3, user_each=5, removed=(1,), rank=8, ridge=1.0)
+    net = build(Architecture(name="mobilenet_v2", input_shape=(1, 8, 8), classes=7), 0)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the plain mean of what it sees: without it the signal dies out in 53 layers
+    net.input.fit(digits(0, 300).inputs)
+    net.train()(digits(0, 300).inputs)
+    core, user = caltech.divide(digits(0, 200), plan)
+
+    found = caltech.measured(core, user, digits(900, 940), net.eval().state_dict(), plan)
+
+    assert len(core) == 9 * 3 and len(user) == 50 and plan.late not in core.labels
+    assert [one["gone"] for one in found.numbers["requests"]] == ["1", "the late class"]
+    assert all(one["reached"] and one["error"] <= 1 for one in found.numbers["requests"])
+    assert all(goal.met for goal in found.goals[:1])
+    assert "features.18" in outcome.show(found)
 
 
 def test_latency_measures_a_live_service() -> None:

@@ -190,6 +190,25 @@ def test_what_was_put_survives_a_server_that_falls_the_moment_after(own_server: 
     assert list(own_vault.ids()) == ["up-1", "up-2"]
 
 
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_blob_left_to_the_next_commit_is_durable_with_it_and_not_before(own_server: Server, own_vault: Vault, commits: bool) -> None:
+    query(own_server.url, "CREATE TABLE record (name text)")
+    own_vault.put("up-1", b"asked", lasting=False)
+    assert own_vault.read("up-1") == b"asked"
+
+    if commits:
+        query(own_server.url, "INSERT INTO record VALUES ('up-1')")
+    own_server.stop("immediate")
+    own_server.start()
+
+    assert query(own_server.url, "SELECT name FROM record") == ([("up-1",)] if commits else [])
+    if commits:
+        assert own_vault.read("up-1") == b"asked"
+    else:
+        with pytest.raises(BlobMissing):
+            own_vault.read("up-1")
+
+
 def test_a_server_that_is_away_is_named_and_found_again(own_server: Server, own_vault: Vault) -> None:
     own_vault.put("up-1", PLAIN)
     reader = own_vault.stream("up-1")

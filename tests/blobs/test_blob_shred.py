@@ -114,8 +114,8 @@ class KeptBlobs:
 
     true: BlobStore
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
-        self.true.write(blob_id, records)
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
+        self.true.write(blob_id, records, lasting=lasting)
 
     def end(self, blob_id: str) -> End:
         return self.true.end(blob_id)

@@ -14,12 +14,12 @@ from service.facts import (
     EXACT_POLICY,
     Accuracy,
     AuxiliaryState,
-    EqualToRefit,
     Facts,
     Hardware,
     Method,
     Model,
     Parent,
+    Proved,
     Reproduce,
     Request,
     Utility,
@@ -99,10 +99,16 @@ def facts(rows: Rows, weight_files: dict[str, bytes], signer: Signer) -> Facts:
         ),
         dispositions={"forgotten": 25, "not_found": 1},
         guarantees=(
-            EqualToRefit(
-                statistics=sha256(a.tobytes() + b.tobytes()),
-                weights=sha256(weight_files["user.safetensors"]),
-                weight_values=sha256(rows.weights().tobytes()),
+            Proved(
+                name="equal_to_refit",
+                value={
+                    "statistics": sha256(a.tobytes() + b.tobytes()),
+                    "weights": sha256(weight_files["user.safetensors"]),
+                    "weightValues": sha256(rows.weights().tobytes()),
+                    "mu": "0",
+                },
+                theorem="What is subtracted exactly leaves what was never added.",
+                assumptions=("The rows subtracted are those that were added.",),
             ),
         ),
         utility=(

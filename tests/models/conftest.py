@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from linearised import Linearised, make_linearised
 from stand_in import Fixed, make_fixed
 
 
@@ -21,3 +22,8 @@ def one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def fixed() -> Fixed:
     return make_fixed()
+
+
+@pytest.fixture(scope="session")
+def linearised() -> Linearised:
+    return make_linearised()

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
+from models.linear.core_file import load_network
 from models.linear.features import BATCH, NotFinite, activations, pooled_side, tap_width
 from models.nets import NETS, Architecture, Network, build
 
-CONVOLUTIONAL = ("convnet", "convnet7", "resnet20", "resnet18")
+CONVOLUTIONAL = ("convnet", "convnet7", "resnet20", "resnet18", "mobilenet_v2")
 SMALL = (2, 9, 11)
+DALMATIAN = 251  # of ImageNet's classes
 
 
 def images(shape: tuple[int, ...], n: int, seed: int = 0) -> torch.Tensor:
@@ -52,12 +61,48 @@ def test_dense_nets_take_features_too(name: str) -> None:
     assert taps.shape == (5, 7 if name == "linear" else 192)
 
 
-def test_the_large_form_of_resnet18_and_a_large_convnet_work() -> None:
-    for name in ("resnet18", "convnet"):
+def test_the_large_form_of_resnet18_and_other_large_nets_work() -> None:
+    for name in ("resnet18", "convnet", "mobilenet_v2"):
         net = build(Architecture(name=name, input_shape=(3, 96, 96), classes=5), 0).eval()
 
         assert net(images((3, 96, 96), 1)).shape == (1, 5)
         assert tap_width(net, pooled_side(net)) < 4096
+
+
+def test_public_weights_of_mobilenet_fit_by_name_and_shape_and_know_their_photographs() -> None:
+    folder = Path(os.environ.get("EXPUNGE_BENCH_DATA", "."))
+    path = folder / "weights" / "imagenet_mobilenet_v2_fp16.safetensors"
+    if not path.exists():
+        pytest.skip("EXPUNGE_BENCH_DATA does not name a folder with weights/")
+    given = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    pixels = {"input.mean": torch.full((3,), 0.5), "input.std": torch.full((3,), 0.5)}
+
+    net = load_network(Architecture(name="mobilenet_v2", input_shape=(3, 128, 128), classes=1000), given | pixels)
+
+    own = net.state_dict()
+    assert set(own) == set(given) | set(pixels)
+    assert sum(value.numel() for value in net.parameters()) == 3_504_872
+    assert all(torch.equal(own[name], value) for name, value in given.items())
+    with torch.inference_mode():
+        named = net(images_of(folder / "caltech101_subset" / "test.parquet", "dalmatian")).argmax(dim=1)
+    assert float((named == DALMATIAN).double().mean()) > 0.8
+
+
+def images_of(path: Path, name: str) -> torch.Tensor:
+    """Read the photographs of one class, `[n, 3, H, W]` uint8."""
+    table = pytest.importorskip("pyarrow.parquet").read_table(path, columns=["image", "class_name"])
+    cells = [image for image, of in zip(table["image"].to_pylist(), table["class_name"].to_pylist(), strict=True) if of == name]
+    pixels = [np.asarray(Image.open(io.BytesIO(cell)).convert("RGB")) for cell in cells]
+    return torch.from_numpy(np.stack(pixels).transpose(0, 3, 1, 2).copy())
+
+
+def test_mobilenet_keeps_its_relu6_whatever_the_activation_is_called() -> None:
+    shape = (1, 8, 8)
+    nets = [build(Architecture(name="mobilenet_v2", input_shape=shape, classes=2, activation=kind), 0) for kind in ("relu", "tanh")]
+
+    first, second = (lived_in(net)(images(shape, 3)) for net in nets)
+
+    assert torch.equal(first, second)
 
 
 def test_the_small_net_is_small() -> None:

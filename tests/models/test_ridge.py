@@ -26,20 +26,23 @@ def noisy(n: int, flipped: float, seed: int = 0) -> Samples:
 
 
 def test_the_choice_is_near_the_best_for_new_rows_though_the_net_knows_its_own_by_heart() -> None:
-    core, user, fresh = noisy(300, 0.2), noisy(300, 0.2, seed=1), noisy(2000, 0.0, seed=2)
-    training = Training(epochs=30, batch=16)
-    trained = fit_core(LINEAR, core, training, expected_rows=300, ridge=1.0).net
-    assert trained is not None
-    errors = {}
-    for ridge in GRID:
-        fitted = fit_core(LINEAR, core, training, expected_rows=300, ridge=ridge, weights=trained.state_dict())
-        weights = refit_samples(fitted, core, user).weights
-        errors[ridge] = float((logits(fitted, weights, fresh.inputs).argmax(1) != fresh.labels).float().mean())
+    lost, spread = [], []
+    for seed in range(3):
+        core, user, fresh = noisy(300, 0.2, 10 * seed), noisy(300, 0.2, 10 * seed + 1), noisy(2000, 0.0, 10 * seed + 2)
+        training = Training(epochs=30, batch=16, seed=seed)
+        trained = fit_core(LINEAR, core, training, expected_rows=300, ridge=1.0).net
+        assert trained is not None
+        errors = {}
+        for ridge in GRID:
+            fitted = fit_core(LINEAR, core, training, expected_rows=300, ridge=ridge, weights=trained.state_dict())
+            weights = refit_samples(fitted, core, user).weights
+            errors[ridge] = float((logits(fitted, weights, fresh.inputs).argmax(1) != fresh.labels).float().mean())
+        chosen = choose_ridge(LINEAR, core, training, target=5.0, expected_rows=300)
+        lost.append(errors[chosen] - min(errors.values()))
+        spread.append(max(errors.values()) - min(errors.values()))
 
-    chosen = choose_ridge(LINEAR, core, training, target=5.0, expected_rows=300)
-
-    assert max(errors.values()) >= min(errors.values()) + 0.1
-    assert errors[chosen] <= min(errors.values()) + 0.03
+    assert min(spread) >= 0.05
+    assert sum(lost) <= sum(spread) / 3
 
 
 def test_the_choice_is_one_of_the_grid_and_the_same_every_time() -> None:

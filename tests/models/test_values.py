@@ -100,7 +100,7 @@ def test_a_proof_needs_a_theorem_and_an_audits_answer_needs_power() -> None:
     Measured(**found)  # type: ignore[arg-type]
     Measured(**found, threshold=0.55, passed=True, power=Power(planted=10, caught=9))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="theorem"):
-        Proved(name="mu", value=0.0, theorem="", assumptions=())
+        Proved(name="mu", value={"mu": "0"}, theorem="", assumptions=())
     with pytest.raises(ValueError, match="planted leak"):
         Measured(**found, threshold=0.55, passed=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="planted leak"):

@@ -145,7 +145,8 @@ def test_models_that_the_data_cannot_feed_are_refused(live: Live, tmp_path: Path
         (base | {"core": "none"}, 422, "invalid"),
         (base | {"core": "none", "range": 1.0, "ridge": 1.0, "classes": [0, 1]}, 422, "invalid"),
         ({**base, "architecture": {"name": "convnet"}, "classes": [0, 1]}, 422, "core_rows"),
-        (base | {"linearize": "all"}, 422, "invalid"),
+        (base | {"linearize": "some"}, 422, "invalid"),
+        (base | {"linearize": "all"}, 422, "core_rows"),
         (base | {"architecture": {"name": "gpt"}}, 422, "invalid"),
     ]
 

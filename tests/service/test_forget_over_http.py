@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from models.forget import exact, retrain
 from tests.digits import Digits, parquet
 from tests.live import Live
 
@@ -28,6 +29,11 @@ def statement(live: Live, model: str) -> dict[str, Any]:
     return found
 
 
+def proof(live: Live, model: str) -> tuple[str, str, list[str]]:
+    (entry,) = statement(live, model)["predicate"]["guarantee"]
+    return entry["name"], entry["theorem"], entry["assumptions"]
+
+
 @pytest.mark.parametrize("asked", ["one", "hundred", "class"])
 def test_forgetting_gives_the_file_that_fitting_without_the_rows_gives(live: Live, data: Digits, tmp_path: Path, asked: str) -> None:
     users = data.of(role="user")
@@ -43,6 +49,7 @@ def test_forgetting_gives_the_file_that_fitting_without_the_rows_gives(live: Liv
     assert before != live.sha256(reference)
     assert live.sha256(model) == live.sha256(reference)
     assert statement(live, model)["predicate"]["emptiedClasses"] == (["7"] if asked == "class" else [])
+    assert proof(live, model) == proof(live, reference) == ("equal_to_refit", exact.THEOREM, list(exact.ASSUMPTIONS))
 
 
 def test_order_and_grouping_of_requests_leave_no_trace(live: Live, data: Digits, tmp_path: Path) -> None:
@@ -73,7 +80,7 @@ def test_retrain_forgets_core_samples_and_equals_training_without_them(live: Liv
     assert (ended["state"], ended["dispositions"]["ids"]) == ("fulfilled", ["forgotten"] * 5)
     for file in ("core.safetensors", "user.safetensors"):
         assert live.sha256(model, file) == live.sha256(reference, file)
-    assert statement(live, model)["predicate"]["guarantee"][0]["name"] == "equal_to_retrain"
+    assert proof(live, model) == ("equal_to_retrain", retrain.THEOREM, list(retrain.ASSUMPTIONS))
 
 
 def test_a_refusal_is_signed_and_publishes_nothing(live: Live, data: Digits, tmp_path: Path) -> None:

@@ -51,6 +51,30 @@ def test_a_forgotten_sample_is_nowhere_afterwards(own_live: Live, data: Digits) 
         assert sample.decode() not in text and person not in text
 
 
+def test_of_a_linearised_model_neither_the_sample_nor_the_weights_before_the_noise_are_anywhere(own_live: Live, data: Digits) -> None:
+    live = own_live
+    live.fit("m", "digits", linearize=["stage4", "fc"], release={"sigma": 0.1, "rank": 64}, ridge=3.0)
+    person = "person-11"
+    gone = data.of(subject=person)
+    markers = (gone[0].encode(), data.images[data.ids.index(gone[0])].tobytes(), person.encode())
+    before = plaintexts(live.directory)
+
+    request = live.request(live.forget("m", subjects=[person]).json()["id"])
+    release = live.client.get("/models/m/versions/2/files/user.safetensors").content
+    after = plaintexts(live.directory)
+
+    assert request["state"] == "fulfilled"
+    for marker in markers:
+        assert any(marker in plain for plain in before.values())
+        assert not any(marker in plain for plain in after.values())
+        assert marker not in raw_files(live.directory)
+    named = {blob for blob, plain in after.items() if b'"user.fc.weight"' in plain[:600]}
+    assert {after[blob] for blob in named - set(before)} == {release}
+    assert len(named) == 2  # and the withdrawn parent's, sealed for the rollback window
+    size = 8 * (32 * 32 * 9 + 32 + 32 * 10 + 10)  # bytes of a vector in float64: of new blobs none has room for one
+    assert all(len(after[blob]) < size for blob in set(after) - set(before) - named if b"sample_id" not in after[blob])
+
+
 def test_after_the_rollback_window_the_parents_weights_cannot_be_read(tmp_path: Path, upload: bytes, data: Digits) -> None:
     live = Live(tmp_path, rollback_days="0")
     try:

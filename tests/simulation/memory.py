@@ -15,7 +15,7 @@ class MemoryBlobs:
     def __init__(self, point: Point, stored: dict[str, bytes]) -> None:
         self._point, self.stored = point, stored
 
-    def write(self, blob_id: str, records: Iterable[Octets]) -> None:
+    def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         whole = b"".join(bytes(r) for r in records)
         self._point("blob write")
         if blob_id in self.stored:

@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import Response
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -169,8 +168,8 @@ def _post(world: World, ask: Ask) -> dict[str, Any]:
     body = ForgetBody.model_validate(
         {"model": ask.model, "forget": {"kind": "samples", "ids": ask.ids}, "reference": ask.reference, "method": ask.method}
     )
-    answer = route.forget(body, world.home(), CALLER, Response(), ask.reference)
-    return dict(answer)
+    answer = route.forget(body, world.home(), CALLER, ask.reference)
+    return dict(json.loads(answer.body))
 
 
 def _cancel(world: World, ask: Ask) -> dict[str, Any]:

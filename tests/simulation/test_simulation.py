@@ -56,11 +56,12 @@ def test_no_schedule_of_many_loses_or_doubles_anything(chunk: int, figures: Any)
     assert wrong(results) == {}
 
 
-def test_every_fault_strikes_and_every_kind_of_end_is_seen() -> None:
-    struck = sum((Counter(r.counts) for r in play(range(20))), Counter[str]())
+def test_every_fault_strikes_in_a_few_schedules() -> None:
+    often = Faults(crash=0.01, crash_at_commit=0.05, unknown=0.05, pause=0.01, child=0.05, hint_lost=0.3, hint_twice=0.3)
+    struck = sum((Counter(schedule.run(seed, faults=often).counts) for seed in range(15)), Counter[str]())
 
     assert {"crash", "crash at commit", "commit unknown", "pause", "child died", "hint lost", "hint doubled"} <= set(struck)
-    assert struck["requests"] > 60
+    assert struck["requests"] > 45
 
 
 def test_the_same_seed_gives_the_same_schedule() -> None:

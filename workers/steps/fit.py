@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from models.data import Samples
+from models.forget import exact
+from models.guarantee import Proved
 from models.linear.core import Core, core_tensors, encode
-from models.linear.solve import digest as weights_digest
 from models.linear.solve import solve
-from models.linear.statistics import Statistics, curvature, digest, zeros
+from models.linear.statistics import Statistics, curvature, zeros
 from workers.artifacts import (
     NamedRows,
     Shelf,
+    among,
     pack_rows,
     pack_statistics,
     pack_table,
@@ -34,6 +35,7 @@ from workers.measure import accuracy_of
 from workers.parts import Split, gathered, split
 from workers.recipe import architecture_of, core_of, hyperparameters
 from workers.report import Report
+from workers.steps import linearised
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,12 @@ class Fitted:
     index: pa.Table
     """sample_id, role, label (index in the class list), block (-1 for rows that have no integer row)."""
     audit: NamedRows | None
-    saturated: int
 
 
 def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Fit a model's first version."""
+    if plan["spec"].get("linearize"):
+        return linearised.fit(plan, shelf, report)
     report.plan = {"loading": 0.02, "training the core": 0.6, "encoding rows": 0.33, "solving": 0.02, "writing": 0.03}
     report.resume(plan)
     report.phase("loading")
@@ -73,7 +76,7 @@ def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]
         "spec": spec,
         "utility": audit,
         "method": "fit",
-        "facts": facts_of(fitted),
+        "facts": facts_of(fitted.core, fitted.classes, exact.proved(fitted.statistics, fitted.weights), files),
         "seconds": report.end(),
     }
 
@@ -94,7 +97,7 @@ def fit_rows(
         table = unpack_table(shelf.vault.read(blob))
         if keep is not None:
             dropped += [name for name in table["sample_id"].to_pylist() if name not in keep]
-            table = table.filter(pc.is_in(table["sample_id"], value_set=pa.array(list(keep), pa.string())))
+            table = table.filter(among(table["sample_id"], keep))
         core_rows.append(rows_with_role([table], "core"))
         blocks.append((number, None if groups else table))  # who hands rows out needs no room for them
     base = _base(plan, report, pa.concat_tables(core_rows), given)
@@ -137,7 +140,6 @@ def _solved(base: Base, encoded: Encoded, report: Report) -> Fitted:
         encoded.blocks,
         pa.concat_tables([base.index, encoded.index]),
         encoded.audit,
-        encoded.saturated,
     )
 
 
@@ -157,16 +159,13 @@ def write(fitted: Fitted, shelf: Shelf, plan: Mapping[str, Any]) -> tuple[dict[s
     return files, state
 
 
-def facts_of(fitted: Fitted) -> dict[str, Any]:
-    """What the certificate says of the numbers."""
+def facts_of(core: Core, classes: list[Any], proved: Proved, files: Mapping[str, Any]) -> dict[str, Any]:
+    """What the certificate says of a version: its form, and what is proved of the weights in its file."""
+    value = {**proved.value, "weights": files["user.safetensors"]["sha256"]}
     return {
-        "statistics": digest(fitted.statistics),
-        "weight_values": weights_digest(fitted.weights),
-        "rows": fitted.statistics.rows,
-        "saturated": fitted.saturated,
-        "d": len(fitted.statistics.A),
-        "classes": fitted.classes,
-        "input_shape": list(fitted.core.architecture.input_shape),
+        "classes": classes,
+        "input_shape": list(core.architecture.input_shape),
+        "guarantees": [asdict(proved) | {"value": value}],
     }
 
 

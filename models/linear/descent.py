@@ -1,0 +1,145 @@
+"""Minimise the quadratic without its matrix: preconditioned conjugate gradients, and the paper's SGD for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+
+from models.linear.curvature import Curvature, Preconditioner
+from models.linear.quadratic import Quadratic, rho
+from models.linear.tangent import STEP, pulled, pushed
+from models.progress import Progress, check, silent
+
+PHASE = "solve"
+RESTARTS = 6  # float32 products bring the error down a thousandfold or more each time
+MARGIN = 0.9  # conjugate gradients stop when their own residual meets nine tenths of the target: float64 has the last word
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a solver stopped."""
+
+    w: Tensor
+    """`[p]` float64."""
+
+    error: float
+    """sqrt(g^T M^-1 g) with g in float64 at `w`: no smaller than the distance to the minimiser in the norm of M."""
+
+    residual: float
+    """|g| at `w`."""
+
+    history: tuple[float, ...]
+    """The error by the solver's own residual after each step, from the start on."""
+
+    reached: bool
+    """Whether `error` is at most what was asked for."""
+
+
+def cg(
+    quadratic: Quadratic,
+    start: Tensor,
+    curvature: Curvature,
+    *,
+    shape: Curvature | None = None,
+    target: float,
+    most: int,
+    progress: Progress = silent,
+) -> Descent:
+    """Move from `start` to the minimiser by preconditioned conjugate gradients, until the error is at most `target`.
+
+    The gradient is computed in float64 at the start and at the end, and again after each restart; steps between use H v in the
+    quadratic's quick type. The answer is judged by the last gradient, never by the number of steps.
+
+    Args:
+        start: `[p]` float64, any point; a good one costs fewer steps.
+        curvature: makes the preconditioner.
+        shape: the M that errors are counted in; None counts them in `curvature`'s.
+        target: in the norm of M, the distance to the minimiser.
+        most: passes over the kept rows after which to give up.
+
+    Source: Hestenes & Stiefel, 1952; preconditioner as in Frangella, Tropp & Udell, 2021, section 5. https://arxiv.org/abs/2110.02820
+    """
+    preconditioner, shape = Preconditioner(curvature, rho(quadratic)), shape or curvature
+    first, w = quadratic.passes.total, start.clone()
+    gradient = quadratic.gradient(w)
+    error = shape.bound(gradient) ** 0.5
+    begun, history = error, [error]
+    for _ in range(RESTARTS):
+        if error <= target or quadratic.passes.total - first + 2 > most:
+            break
+        residual, along = -gradient, curvature.along(-gradient)
+        shaped = preconditioner.apply(residual, along)
+        direction, product = shaped, float(residual @ shaped)
+        while quadratic.passes.total - first + 2 <= most:
+            curved = quadratic.curved(direction)
+            step = product / float(direction @ curved)
+            w, residual = w + step * direction, residual - step * curved
+            along = curvature.along(residual)
+            history.append(shape.bound(residual, along if shape is curvature else None) ** 0.5)
+            progress(PHASE, _share(begun, history[-1], target))
+            if history[-1] <= MARGIN * target:
+                break
+            shaped = preconditioner.apply(residual, along)
+            before, product = product, float(residual @ shaped)
+            direction = shaped + (product / before) * direction
+        gradient = quadratic.gradient(w)
+        error = shape.bound(gradient) ** 0.5
+    return Descent(w, error, float(gradient.norm()), tuple(history), error <= target)
+
+
+def sgd(
+    quadratic: Quadratic,
+    start: Tensor,
+    curvature: Curvature,
+    *,
+    shape: Curvature | None = None,
+    target: float,
+    most: int,
+    rate: float = 0.1,
+    momentum: float = 0.9,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Descent:
+    """Move from `start` to the minimiser as the paper does: SGD on minibatches of q(v) = <v, H v>/2 - <g, v>, w = start - v.
+
+    Plain SGD with momentum, the rate in units of 1 / (the largest eigenvalue known of H), halved every tenth of the passes. It is kept
+    for comparison: on problems with a condition number near a million it comes nowhere near the minimiser.
+
+    Args:
+        curvature, shape, target, most: as for `cg`; the error is looked at once a pass.
+        rate: of a step, times the largest eigenvalue.
+
+    Source: Golatkar et al., CVPR 2021, section 4.2 and appendix. https://arxiv.org/abs/2012.13431
+    """
+    gradient, shape = quadratic.gradient(start), shape or curvature
+    rows, count = torch.cat([quadratic.rows, quadratic.core]), len(quadratic.rows) + len(quadratic.core)
+    largest = quadratic.ridge + (rho(quadratic) * float(curvature.values[-1]) if len(curvature.values) else 0.0)
+    v, speed = torch.zeros_like(start), torch.zeros_like(start)
+    generator = torch.Generator().manual_seed(seed)
+    error = shape.bound(gradient) ** 0.5
+    begun, history, first = error, [error], quadratic.passes.total
+    while error > target and quadratic.passes.total - first + 2 <= most:
+        size = rate / largest * 0.5 ** (10 * (quadratic.passes.total - first) // max(most, 1))
+        for chosen in torch.split(torch.randperm(count, generator=generator), STEP):
+            check(quadratic.stop)
+            part = rows[chosen].to(quadratic.quick.dtype)
+            curved = pulled(quadratic.quick, part, pushed(quadratic.quick, part, v)).double() * (count / len(chosen)) + quadratic.ridge * v
+            speed = momentum * speed - size * (curved - gradient)
+            v = v + speed
+        quadratic.passes.single += 1
+        reached = quadratic.gradient(start - v)
+        error = shape.bound(reached) ** 0.5
+        history.append(error)
+        progress(PHASE, _share(begun, error, target))
+    reached = quadratic.gradient(start - v)
+    return Descent(start - v, error, float(reached.norm()), tuple(history), error <= target)
+
+
+def _share(begun: float, now: float, target: float) -> float:
+    """How much of the way from the first error to the target is done, on a scale of powers of ten."""
+    if now <= target or begun <= target:
+        return 1.0
+    return max(0.0, min(1.0, log(begun / now) / log(begun / target)))

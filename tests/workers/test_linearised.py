@@ -1,0 +1,33 @@
+"""What a request's wish means as a mu, and how numbers are told: never better than they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from models import gaussian
+from workers.linearised import mu_of, rounded_up
+
+
+@pytest.mark.parametrize("mu_max", [0.2, 0.123456789, 1.0, 9.99999999, 1e-3])
+def test_without_a_wish_the_models_own_mu_holds_rounded_down_to_what_is_written(mu_max: float) -> None:
+    mu = mu_of(None, mu_max=mu_max)
+
+    assert mu_max * (1 - 1e-5) <= mu <= mu_max
+    assert float(f"{mu:.6g}") <= mu_max
+
+
+def test_a_stricter_wish_makes_mu_smaller_and_a_laxer_one_changes_nothing() -> None:
+    strict = mu_of({"epsilon": 0.5, "delta": 1e-5}, mu_max=1.0)
+
+    assert gaussian.delta(float(f"{strict:.6g}"), 0.5) <= 1e-5
+    assert strict == pytest.approx(gaussian.mu_of(0.5, 1e-5), rel=1e-5)
+    assert mu_of({"nats": 0.02}, mu_max=1.0) == pytest.approx(0.2)
+    assert mu_of({"nats": 0.02}, mu_max=0.1) == 0.1
+    assert mu_of({"epsilon": 0.0, "delta": 1e-9}, mu_max=0.2) == 0.0
+
+
+@pytest.mark.parametrize(("number", "text"), [(0.2, "0.2"), (0.201, "0.21"), (1.0001, "1.1"), (99.1, "100"), (0.0, "0")])
+def test_a_best_mu_is_told_in_two_digits_and_never_smaller(number: float, text: str) -> None:
+    assert rounded_up(number) == text
+    assert float(rounded_up(number)) >= number
+    assert rounded_up(float("inf")) == rounded_up(float("nan")) == "infinite"

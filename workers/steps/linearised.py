@@ -1,0 +1,223 @@
+"""A linearised model is fitted, and forgets: a core from core rows, user weights by conjugate gradients, releases with noise."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from models.forget import newton, retrain, zero
+from models.guarantee import Proved
+from models.linear.curvature import Curvature
+from models.linear.descent import Descent, cg
+from models.linear.quadratic import Quadratic
+from models.linear.tangent import prepare
+from models.linear.whole import WholeCore, quadratic
+from models.linear.whole import zero as nothing
+from workers import linearised
+from workers.artifacts import Shelf, pack_table, unpack_weights
+from workers.failure import Failure
+from workers.linearised import Held, Loaded, compared, cost_of_noise, held_rows, samples
+from workers.recipe import architecture_of, whole_hyperparameters, whole_of
+from workers.report import Report
+from workers.selection import Asked, Selection
+
+AUDIT = "audit (final half)"
+
+
+def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
+    """Fit a linearised model's first version. Nothing is forgotten by it, so it is released as it is, and proves nothing."""
+    report.plan = {"loading": 0.02, "training the core": 0.7, "fitting user weights": 0.22, "measuring": 0.03, "writing": 0.03}
+    report.phase("loading")
+    given = unpack_weights(shelf.vault.read(plan["given_core"])) if plan["given_core"] else None
+    return _fitted(plan, shelf, report, keep=None, given=given, proved=None) | {"method": "fit", "seconds": report.end()}
+
+
+def _fitted(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, *, keep: Set[str] | None, given: Mapping[str, Tensor] | None,
+    proved: Proved | None,
+) -> dict[str, Any]:  # fmt: skip
+    """A core from core rows, then user weights from 0 on user rows; of all rows, or of those in `keep` alone."""
+    spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
+    rows = held_rows(plan, shelf, keep)
+    classes = spec["classes"] or sorted(set(rows.core["label"].to_pylist()))
+    if len(classes) < 2:
+        raise Failure("classes", "A model needs at least 2 classes; declare `classes`, or upload core rows of more labels.")
+    core_rows, user = (samples(table, plan, classes) for table in (rows.core, rows.user))
+    report.phase("training the core")
+    whole = whole_of(spec, architecture_of(spec, shape, len(classes)), core_rows, given=given, progress=report.progress)
+    report.phase("fitting user weights")
+    core, begun = whole.core, time.perf_counter()
+    w, descent, target = nothing(core), None, spec["release"]["mu_max"] * core.sigma
+    if len(user):
+        loss = quadratic(core, prepare(core.tangent, user.inputs), user.labels, prepare(core.tangent, core_rows.inputs))
+        shaped = _shape(plan, whole.curvature)
+        descent = cg(loss, w, whole.curvature, shape=shaped, target=target, most=newton.MOST_PASSES, progress=report.progress)
+        w = descent.w
+    record = _record("cg", descent, passes=loss.passes.total if len(user) else 0, seconds=time.perf_counter() - begun, target=target)
+    report.phase("measuring")
+    tested = samples(rows.audit, plan, classes)
+    utility = compared(core, None if proved else nothing(core), w.float(), tested, split=AUDIT)
+    report.phase("writing")
+    files = {
+        "core.safetensors": shelf.put_file(linearised.pack_core(core, mu_max=spec["release"]["mu_max"])),
+        "user.safetensors": shelf.put_file(linearised.pack_user(core, w)),
+    }
+    state = {
+        "index": shelf.put(linearised.index_of_model(plan, shelf, classes, keep)).blob_id,
+        "curvature": shelf.put(linearised.pack_curvature(whole.curvature)).blob_id,
+    }
+    resolved = whole_hyperparameters(spec, core, len(core_rows))
+    return {
+        "files": files,
+        "state": state,
+        "blocks": [],
+        "spec": dict(spec) | {"classes": classes, "resolved": resolved},
+        "utility": utility,
+        "solver": record,
+        "facts": _facts(core, classes, proved, files),
+    }
+
+
+# Forgetting -----------------------------------------------------------------------------------------------------------
+
+
+def _by_newton(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, held: pa.Table, selection: Selection, asked: list[Asked]
+) -> dict[str, Any]:
+    """One Newton step on the rows that stay, to the smallest mu that was wished for, and noise. Or a refusal, and nothing is written."""
+    model, rows = linearised.load(plan, shelf), held_rows(plan, shelf, set(held["sample_id"].to_pylist()))
+    kept, classes, release = rows.kept(selection.gone), plan["spec"]["classes"], plan["spec"]["release"]
+    if not len(kept.user):  # no user row is left: exactly 0, whatever the way
+        return _at_zero(plan, shelf, report, held, selection, asked)
+    mu = min(linearised.mu_of(request.guarantee, mu_max=release["mu_max"]) for request in asked)
+    if mu == 0:
+        return {"refusal": _refusal("0, which equality alone meets (method retrain)", float("inf"), 0)}
+    most = max(request.most_passes or newton.MOST_PASSES for request in asked)
+    report.phase("forgetting")
+    loss, begun = _loss(plan, model.core, kept), time.perf_counter()
+    isotropic = release["noise"] == "isotropic"
+    found = newton.forget(
+        loss,
+        model.weights,
+        model.curvature,
+        method=plan["method"],
+        sigma=model.core.sigma,
+        mu_max=mu,
+        isotropic=isotropic,
+        most=most,
+        random_bytes=os.urandom,
+        progress=report.progress,
+    )
+    record = _record(plan["method"], found.descent, passes=found.passes, seconds=time.perf_counter() - begun, target=mu * model.core.sigma)
+    best = newton.best_mu(found, sigma=model.core.sigma)
+    found.descent.w.zero_()  # the way to the noise that was drawn
+    if found.weights is None:
+        return {"refusal": _refusal(f"{mu:.6g}", best, found.passes)}
+    proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=isotropic)
+    outcome = _published(plan, shelf, report, model, held, rows, selection, found.weights.double(), proved)
+    tested = samples(kept.audit, plan, classes)
+    shaped = _shape(plan, model.curvature)
+    outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
+    return outcome | {"solver": record}
+
+
+def _at_zero(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, held: pa.Table, selection: Selection, asked: list[Asked]
+) -> dict[str, Any]:
+    """No user row stays: the user weights become 0."""
+    report.phase("forgetting")
+    model, rows = linearised.load(plan, shelf), held_rows(plan, shelf, set(held["sample_id"].to_pylist()))
+    outcome = _published(plan, shelf, report, model, held, rows, selection, nothing(model.core), zero.proved_whole())
+    return outcome | {"method": "zero"}
+
+
+def _by_retraining(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, held: pa.Table, selection: Selection, asked: list[Asked]
+) -> dict[str, Any]:
+    """A new core without the rows, and user weights from 0 on it."""
+    keep = set(held["sample_id"].to_pylist()) - selection.gone
+    return _fitted(plan, shelf, report, keep=keep, given=None, proved=retrain.proved_whole())
+
+
+METHODS: dict[str, Callable[..., dict[str, Any]]] = {"cg": _by_newton, "sgd": _by_newton, "zero": _at_zero, "retrain": _by_retraining}
+
+
+def _published(
+    plan: Mapping[str, Any],
+    shelf: Shelf,
+    report: Report,
+    model: Loaded,
+    held: pa.Table,
+    rows: Held,
+    selection: Selection,
+    weights: Tensor,
+    proved: Proved,
+) -> dict[str, Any]:
+    """Measure, and write what the new version is made of: its user weights alone are new."""
+    report.phase("measuring")
+    classes, kept = plan["spec"]["classes"], rows.kept(selection.gone)
+    utility = compared(model.core, model.weights, weights, samples(kept.audit, plan, classes), split=AUDIT)
+    gone = samples(rows.named("user", selection.user), plan, classes)
+    utility += compared(model.core, model.weights, weights, gone, split="forgotten")
+    report.phase("writing")
+    files = dict(plan["files"]) | {"user.safetensors": shelf.put_file(linearised.pack_user(model.core, weights))}
+    left = held.filter(pa.array([i not in selection.gone for i in held["sample_id"].to_pylist()], pa.bool_()))
+    return {
+        "files": files,
+        "state": dict(plan["state"]) | {"index": shelf.put(pack_table(left)).blob_id},
+        "blocks": [],
+        "spec": plan["spec"],
+        "utility": utility,
+        "facts": _facts(model.core, classes, proved, files),
+    }
+
+
+def _loss(plan: Mapping[str, Any], core: WholeCore, rows: Held) -> Quadratic:
+    classes = plan["spec"]["classes"]
+    user, core_rows = samples(rows.user, plan, classes), samples(rows.core, plan, classes)
+    return quadratic(core, prepare(core.tangent, user.inputs), user.labels, prepare(core.tangent, core_rows.inputs))
+
+
+def _shape(plan: Mapping[str, Any], curvature: Curvature) -> Curvature:
+    return curvature.flat() if plan["spec"]["release"]["noise"] == "isotropic" else curvature
+
+
+def _refusal(asked: str, best: float, passes: int) -> dict[str, str]:
+    reached = (
+        f"after {passes} passes over the rows that stay the best was mu {linearised.rounded_up(best)}" if passes else "nothing was tried"
+    )
+    return {
+        "code": "guarantee_not_met",
+        "detail": f"Asked for mu {asked}; {reached}. "
+        "Nothing was published and nothing was erased. Ask again with more passes (options.most_passes) or a laxer guarantee.",
+    }
+
+
+def _record(method: str, descent: Descent | None, *, passes: int, seconds: float, target: float) -> dict[str, Any]:
+    """How the solver came there: it depends on what is gone, so it is for the auditor and never in a certificate."""
+    if descent is None:
+        return {"method": method, "passes": 0, "seconds": round(seconds, 6)}
+    return {
+        "method": method,
+        "reached": descent.reached,
+        "target": target,
+        "error": descent.error,
+        "residual": descent.residual,
+        "passes": passes,
+        "seconds": round(seconds, 6),
+        "history": list(descent.history),
+    }
+
+
+def _facts(core: WholeCore, classes: list[Any], proved: Proved | None, files: Mapping[str, Any]) -> dict[str, Any]:
+    found = []
+    if proved is not None:
+        found = [asdict(proved) | {"value": {**proved.value, "weights": files["user.safetensors"]["sha256"]}}]
+    shape = list(core.tangent.net.architecture.input_shape)
+    return {"classes": classes, "input_shape": shape, "guarantees": found}
