@@ -31,9 +31,9 @@ from service.parquet import Layout, inspect
 from service.problem import Problem
 from workers.artifacts import pack_weights, rows_with_role, samples_of, unpack_statistics
 from workers.device import deterministic, hardware
+from workers.encoding import Sums
 from workers.failure import Failure
 from workers.ingest import blocks
-from workers.steps.fit import Sums
 
 ROUNDING = 1e-6
 """Relative difference of weights that other last bits in the features can explain; another sample in the sums gives far more."""

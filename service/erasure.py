@@ -72,6 +72,9 @@ def referenced(session: Session) -> set[str]:
     for files in session.scalars(select(Version.files)):
         found.update(f["blob"] for f in files.values())
     found.update(session.scalars(select(Shred.blob)))
+    for result in session.scalars(select(Job.result).where(Job.result.is_not(None))):
+        assert result is not None
+        found.update(b for b in (*(block["blob"] for block in result["blocks"]), *result["blobs"].values()))
     return found
 
 
@@ -95,8 +98,12 @@ def sweep_orphans(home: Home, *, prefix: str = "", only: Callable[[str], bool] =
 
 
 def sweep_claims(home: Home, held: Claim) -> int:
-    """Sweep what this claim of a job, and the claims before it, left. A later claim is somebody else's, at work."""
-    return sweep_orphans(home, prefix=f"{held.job_id}-", only=lambda blob: int(blob.split("-")[1]) <= held.fence)
+    """Sweep what this claim of a job, and the claims before it, left; their parts' too. A later claim is somebody else's, at work.
+
+    If the end of this claim could not be written down, others may still be at work on its parts, in vain: they are cancelled with it.
+    """
+    prefix = f"{held.stem}-"
+    return sweep_orphans(home, prefix=prefix, only=lambda blob: int(blob.removeprefix(prefix).split("-")[0]) <= held.fence)
 
 
 def sweep_abandoned(home: Home, older_than: timedelta) -> int:

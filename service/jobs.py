@@ -5,12 +5,13 @@ A worker that lost its lease is shut out by the fence: every later word of it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, func, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -43,6 +44,12 @@ class Claim:
     job_id: str
     kind: JobKind
     fence: int
+    lane: str
+
+    @property
+    def stem(self) -> str:
+        """How the names of its blobs begin, before the fence. Those of a part begin as those of its job do, and are swept with them."""
+        return self.lane if self.kind == "block" else self.job_id
 
 
 def submit(
@@ -56,26 +63,43 @@ def submit(
     queue: Queue = "cpu",
     due_at: datetime | None = None,
 ) -> Job:
-    job = Job(
-        id=ids.new("job"),
-        kind=kind,
-        lane=dataset_id,
-        dataset_id=dataset_id,
-        model_id=model_id,
-        method=method,
-        queue=queue,
-        state="queued",
-        fence=0,
-        attempt=0,
-        progress=0.0,
-        run_after=now,
-        due_at=due_at,
-        created_at=now,
+    return _add(
+        session, now, kind=kind, lane=dataset_id, dataset_id=dataset_id, model_id=model_id, method=method, queue=queue, due_at=due_at
     )
-    session.add(job)
-    session.flush()
-    _record(session, job.id, now, "queued", {})
-    return job
+
+
+def split(session: Session, held: Claim, tasks: Sequence[Mapping[str, Any]], *, now: datetime) -> None:
+    """Submit the parts of a running job, for any worker to take; once, however often it is said.
+
+    They inherit its due date. They end with this claim of the job, whatever ends it: the next may find other rows and another core.
+
+    Raises:
+        LostLease: the job is no longer this worker's.
+    """
+    hold(session, held)
+    job = session.get_one(Job, held.job_id)
+    known = set(session.scalars(select(Job.lane).where(_part_of(held))))
+    for number, task in enumerate(tasks):
+        lane = f"{_parts(held)}{number:06}"
+        if lane not in known:
+            own = {"lane": lane, "task": dict(task), "parent_id": job.id}
+            _add(session, now, kind="block", dataset_id=job.dataset_id, queue=job.queue, due_at=job.due_at, **own)
+
+
+def parts(session: Session, held: Claim) -> Counter[JobState]:
+    """How many of the parts of a running job are in each state."""
+    counted = select(Job.state, func.count()).where(_part_of(held)).group_by(Job.state)
+    return Counter({state: count for state, count in session.execute(counted)})  # noqa: C416
+
+
+def results(session: Session, held: Claim) -> list[dict[str, Any] | None]:
+    """What the parts of a running job made, in their order."""
+    return list(session.scalars(select(Job.result).where(_part_of(held)).order_by(Job.lane)))
+
+
+def failure(session: Session, held: Claim) -> dict[str, Any] | None:
+    """Why the first of a job's parts that failed did so."""
+    return session.scalars(select(Job.error).where(_part_of(held), Job.state == "failed").order_by(Job.lane)).first()
 
 
 def queued_forget(session: Session, model_id: str, method: str) -> str | None:
@@ -95,16 +119,19 @@ def closing(session: Session, model_id: str) -> None:
     locks.exclusive(session, "joins", model_id)
 
 
-def claim(session: Session, *, worker: str, now: datetime, lease: timedelta, queue: Queue | None = None) -> Claim | None:
+def claim(
+    session: Session, *, worker: str, now: datetime, lease: timedelta, queue: Queue | None = None, part_of: Claim | None = None
+) -> Claim | None:
     """Take the due job whose turn it is, of a data set that nobody else is working on. One UPDATE: no window between looking and taking.
 
     Args:
-        queue: whose work to take; None takes any.
+        queue: whose work to take, beside parts of jobs, which anybody can do; None takes any.
+        part_of: take a part of this job and nothing else.
     """
     for _ in range(TRIES):
         try:
             with session.begin_nested():
-                taken = session.execute(_take_next(now, worker, lease, queue)).first()
+                taken = session.execute(_take_next(now, worker, lease, queue, part_of)).first()
         except IntegrityError:  # another worker began a job of the same data set at the same moment: look again
             continue
         if taken is None:
@@ -112,20 +139,22 @@ def claim(session: Session, *, worker: str, now: datetime, lease: timedelta, que
         if taken.kind == "forget":
             closing(session, taken.model_id)
         _record(session, taken.id, now, "claimed", {"fence": taken.fence})
-        return Claim(taken.id, taken.kind, taken.fence)
+        return Claim(taken.id, taken.kind, taken.fence, taken.lane)
     return None
 
 
 def due(session: Session, *, now: datetime) -> dict[Queue, int]:
-    """How many jobs of each queue could be begun now, one a data set."""
+    """How many jobs of each queue could be begun now: one a data set, and parts of running ones."""
     counted = select(Job.queue, func.count(Job.lane.distinct())).where(_startable(now)).group_by(Job.queue)
     return {queue: count for queue, count in session.execute(counted)}  # noqa: C416  dict() does not see that a row is a pair
 
 
-def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None) -> Any:
+def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None, part_of: Claim | None) -> Any:
     chosen = select(Job.id).where(_startable(now)).order_by(*_turn(now)).limit(1)
-    if queue is not None:
-        chosen = chosen.where(Job.queue == queue)
+    if part_of is not None:
+        chosen = chosen.where(_part_of(part_of))
+    elif queue is not None:
+        chosen = chosen.where(or_(Job.queue == queue, Job.kind == "block"))
     # The weaker lock (FOR NO KEY UPDATE): FOR UPDATE would keep requests that are just joining from pointing at the job, while the
     # claim waits for them.
     chosen = chosen.with_for_update(skip_locked=True, key_share=True, of=Job)
@@ -135,7 +164,7 @@ def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None
         .values(
             state="running", fence=Job.fence + 1, worker=worker, lease_until=now + lease, started_at=now, progress=0.0, phase="starting"
         )
-        .returning(Job.id, Job.kind, Job.fence, Job.model_id)
+        .returning(Job.id, Job.kind, Job.fence, Job.lane, Job.model_id)
         .execution_options(synchronize_session=False)
     )
 
@@ -149,12 +178,13 @@ def _turn(now: datetime) -> tuple[Any, ...]:
     """The order of jobs: the urgent by their due date; the rest by how long they have waited.
 
     A job has waited since it came or since its model last had a turn, whichever is later: a model that asks without end cannot keep
-    the others out, and nothing waits for ever.
+    the others out, and nothing waits for ever. Unless urgent, parts are for idle hands: the worker that has their job in hand does
+    them anyway, and a wide job must not keep all workers from the others.
     """
     last = select(func.max(_SERVED.started_at)).where(_SERVED.model_id == Job.model_id).scalar_subquery()
     urgent = case((Job.due_at < now + URGENT, Job.due_at), else_=None)
     since = case((last > Job.created_at, last), else_=Job.created_at)
-    return urgent.is_(None), urgent, since, Job.created_at, Job.id
+    return urgent.is_(None), urgent, Job.parent_id.is_not(None), since, Job.created_at, Job.lane, Job.id
 
 
 def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, phase: str, progress: float) -> None:
@@ -190,23 +220,24 @@ def finish(
     statement: str | None = None,
     error: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
+    result: Mapping[str, Any] | None = None,
 ) -> None:
     """Move a running job to a final state, only if the fence is still ours.
 
     Raises:
         LostLease: it is not; nothing of this transaction may be kept.
     """
-    _move(
+    _leave(
         session,
         held,
+        now,
         state=state,
-        lease_until=None,
         finished_at=now,
         version=version,
         statement=statement,
-        phase=None,
         error=dict(error) if error else None,
         seconds=dict(seconds) if seconds else None,
+        result=dict(result) if result else None,
         progress=1.0 if state == "done" else Job.progress,
     )
     _record(
@@ -234,7 +265,7 @@ def charge(session: Session, held: Claim, *, now: datetime, max_attempts: int, w
             },
         )
         return True
-    _move(session, held, state="queued", lease_until=None, attempt=attempt, run_after=now + BACKOFF * 2 ** (attempt - 1), phase=None)
+    _leave(session, held, now, state="queued", attempt=attempt, run_after=now + BACKOFF * 2 ** (attempt - 1))
     _record(session, held.job_id, now, "retry", {"attempt": attempt, "why": why})
     return False
 
@@ -245,7 +276,7 @@ def give_back(session: Session, held: Claim, *, now: datetime, why: str, later: 
     Raises:
         LostLease: somebody else has it already.
     """
-    _move(session, held, state="queued", lease_until=None, phase=None, run_after=now + later)
+    _leave(session, held, now, state="queued", run_after=now + later)
     _record(session, held.job_id, now, "given_back", {"why": why})
 
 
@@ -258,6 +289,7 @@ def cancel(session: Session, job_id: str, *, now: datetime) -> bool:
         .values(state="cancelled", lease_until=None, finished_at=now, phase=None),
     )
     if changed:
+        _end_parts(session, job_id, now)
         _record(session, job_id, now, "cancelled", {})
     return bool(changed)
 
@@ -267,10 +299,13 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
 
     Returns the ids of jobs parked as failed: claimed `max_claims` times without an end.
     """
-    parked = []
+    parked, lost = [], set()
     # Locked, so that a worker that renews at this moment keeps its job, and two sweepers never meet at one.
     for job in session.scalars(_lost(now, restarted).with_for_update(skip_locked=True, key_share=True)).all():
-        held = Claim(job.id, job.kind, job.fence)
+        if job.parent_id in lost:  # it ended with its job, just now
+            continue
+        lost.add(job.id)
+        held = Claim(job.id, job.kind, job.fence, job.lane)
         if job.fence >= max_claims:
             finish(
                 session,
@@ -284,7 +319,7 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
             )
             parked.append(job.id)
         else:
-            _move(session, held, state="queued", lease_until=None, phase=None, run_after=now)
+            _leave(session, held, now, state="queued", run_after=now)
             _record(session, job.id, now, "lease_lost", {"fence": job.fence})
     return parked
 
@@ -305,6 +340,39 @@ def events_after(session: Session, job_id: str, last: int) -> list[Event]:
 
 def is_final(state: str) -> bool:
     return state in FINAL_JOB
+
+
+def _add(session: Session, now: datetime, **values: Any) -> Job:
+    job = Job(id=ids.new("job"), state="queued", fence=0, attempt=0, progress=0.0, run_after=now, created_at=now, **values)
+    session.add(job)
+    session.flush()
+    _record(session, job.id, now, "queued", {})
+    return job
+
+
+def _parts(held: Claim) -> str:
+    return f"{held.job_id}-{held.fence}-b"
+
+
+def _part_of(held: Claim) -> ColumnElement[bool]:
+    """Parts that this very claim of a job was split into."""
+    return and_(Job.parent_id == held.job_id, Job.lane.startswith(_parts(held), autoescape=True))
+
+
+def _leave(session: Session, held: Claim, now: datetime, **values: Any) -> None:
+    """Move a job out of `running`, by whatever way."""
+    _move(session, held, lease_until=None, phase=None, **values)
+    if held.kind != "block":
+        _end_parts(session, held.job_id, now)
+
+
+def _end_parts(session: Session, job_id: str, now: datetime) -> None:
+    """Cancel what is open of a job's parts, and let go of what they made: what was published of it has another owner by now."""
+    open_ = update(Job).where(Job.parent_id == job_id, Job.state.in_(("queued", "running")))
+    ended = open_.values(state="cancelled", lease_until=None, finished_at=now, phase=None).returning(Job.id)
+    for part in session.execute(ended.execution_options(synchronize_session=False)).scalars().all():
+        _record(session, part, now, "cancelled", {})
+    _rows(session, update(Job).where(Job.parent_id == job_id, Job.result.is_not(None)).values(result=null()))
 
 
 def _move(session: Session, held: Claim, **values: Any) -> None:

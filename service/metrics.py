@@ -77,8 +77,9 @@ def _jobs(session: Session) -> Iterator[Metric]:
 
 
 def _waiting(session: Session, moment: datetime) -> Metric:
-    due = select(Job.queue, func.min(Job.run_after)).where(Job.state == "queued", Job.run_after <= moment).group_by(Job.queue)
-    oldest = dict(session.execute(due).all())
+    # Parts wait for idle hands, while their job is at work: that they do so says nothing of the queue.
+    due = select(Job.queue, func.min(Job.run_after)).where(Job.state == "queued", Job.run_after <= moment, Job.parent_id.is_(None))
+    oldest = dict(session.execute(due.group_by(Job.queue)).all())
     age = GaugeMetricFamily("expunge_queue_age_seconds", "How long the oldest due job has waited; 0 where none waits.", labels=["queue"])
     for queue in get_args(Queue):
         age.add_metric([queue], _age(oldest.get(queue), moment))

@@ -44,6 +44,11 @@ def validated(session: Session, held: Claim, outcome: Mapping[str, Any], now: da
     jobs.finish(session, held, state="done", now=now, seconds=outcome["seconds"])
 
 
+def carried_out(session: Session, held: Claim, outcome: Mapping[str, Any], now: datetime) -> None:
+    """A part of a job is done: what it made stands in its row until the job has used it, or ends."""
+    jobs.finish(session, held, state="done", now=now, result=outcome["result"], seconds=outcome["seconds"])
+
+
 def fitted(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime) -> None:
     """A model has its first version."""
     jobs.hold(session, held)

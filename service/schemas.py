@@ -269,6 +269,8 @@ class VersionOut(Out):
 class JobOut(Out):
     id: str
     kind: str
+    parent: str | None
+    """The job that this is a part of."""
     state: JobState
     model: str | None
     dataset: str

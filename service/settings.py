@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Claims of one job before it is parked: a job that takes the whole process down charges no failure."""
     job_seconds: float = Field(default=86_400.0, gt=0)
     """Longest that one claim of a job may compute before it is ended as failed."""
+    part_rows: int = Field(default=8192, ge=1)
+    """Rows of a data set that one part of a split job encodes; fitting a data set of some such parts is shared among the workers."""
     training_queue: Queue = "cpu"
     """Which workers train: with `gpu`, fitting and `retrain` wait for a worker of the queue gpu."""
     rollback_days: float = Field(default=3.0, ge=0)

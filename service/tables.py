@@ -129,11 +129,15 @@ class Job(Base):
         ),
         Index("queue", "state", "run_after"),
         Index("turns", "model_id", "started_at"),
+        Index("parts", "parent_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[JobKind] = mapped_column(Text)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id", name="part_of_job"))
+    """The running job that this is a part of (kind `block`). A part is open only while that job runs under the claim that split it."""
     lane: Mapped[str]
+    """Of jobs of one lane one runs: the data set's id. A part has a lane to itself, by which its blobs are named."""
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     method: Mapped[str | None]
@@ -149,6 +153,10 @@ class Job(Base):
     run_after: Mapped[datetime]
     due_at: Mapped[datetime | None]
     """When the earliest of its requests must be answered."""
+    task: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What a part is to do: names of blobs, no ids of samples."""
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """What a part made, for as long as its job may still ask for it."""
     phase: Mapped[str | None]
     progress: Mapped[float] = mapped_column(server_default="0")
     version: Mapped[int | None]

@@ -12,25 +12,62 @@ from service.home import Home
 from service.jobs import Claim
 from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Tombstone
 
+LEAST_PARTS = 4
+"""Fewer parts than this are not handed out: writing the core and sums down, and waiting for helpers, would cost what they save."""
+
 
 def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
     job = session.get(Job, held.job_id)
     assert job is not None
     dataset = session.get(Dataset, job.dataset_id)
     assert dataset is not None
-    common: dict[str, Any] = {"kind": job.kind, "prefix": f"{prefix_of_job(job.id)}{held.fence}-"}
+    common: dict[str, Any] = {"kind": job.kind, "prefix": f"{held.stem}-{held.fence}-"}
     if job.kind == "validate":
         return common | {"source": dataset.source_blob, "max_rows": home.settings.max_rows, "max_expansion": home.settings.max_expansion}
+    if job.kind == "block":
+        return common | _part(session, job, dataset)
     model = session.get(Model, job.model_id)
     assert model is not None
+    splits = (job.kind == "fit" or job.method == "retrain") and not model.spec.get("linearize")
+    if home.settings.distributed and splits:
+        common["groups"] = _groups(session, dataset, home.settings.part_rows)
     common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
     if job.kind == "fit":
         return common | {"given_core": model.given_core_blob}
     return common | _forget(session, home, job, model)
 
 
-def prefix_of_job(job_id: str) -> str:
-    return f"{job_id}-"
+def continued(plan: dict[str, Any], outcome: dict[str, Any], results: list[Any], seconds: float) -> dict[str, Any]:
+    """The plan of the second half of a split job, whose parts are done.
+
+    Args:
+        outcome: of its first half.
+        seconds: how long the parts took.
+    """
+    split = outcome["split"]
+    parts = {"base": split["base"], "results": results, "seconds": outcome["seconds"] | {split["phase"]: round(seconds, 6)}}
+    # Named apart: the first half counted its blobs from 1 as well.
+    return plan | {"prefix": f"{plan['prefix']}end-", "parts": parts}
+
+
+def _part(session: Session, part: Job, dataset: Dataset) -> dict[str, Any]:
+    model = session.scalars(select(Model).join(Job, Job.model_id == Model.id).where(Job.id == part.parent_id)).one()
+    assert part.task is not None and dataset.summary is not None
+    return {"spec": model.spec, "dataset": {"shape": dataset.summary["shape"]}} | part.task
+
+
+def _groups(session: Session, dataset: Dataset, part_rows: int) -> list[list[list[Any]]]:
+    """Neighbouring blocks of about `part_rows` rows together; none where one process is about as quick."""
+    groups: list[list[list[Any]]] = []
+    room = 0
+    blocks = select(DatasetBlock.number, DatasetBlock.blob, DatasetBlock.rows).where(DatasetBlock.dataset_id == dataset.id)
+    for number, blob, rows in session.execute(blocks.order_by(DatasetBlock.number)):
+        if rows > room:
+            groups.append([])
+            room = part_rows
+        groups[-1].append([number, blob])
+        room -= rows
+    return groups if len(groups) >= LEAST_PARTS else []
 
 
 def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:

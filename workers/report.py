@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 EVERY = 0.1
 """Seconds between two messages of one phase."""
@@ -31,6 +32,16 @@ class Report:
     _done: float = 0.0
     _sent: float = 0.0
 
+    def resume(self, plan: Mapping[str, Any]) -> None:
+        """Go on where another process ended the first half of a job, if it is the second half that is planned."""
+        self.seconds = dict(plan.get("parts", {}).get("seconds", {}))
+        self._done = sum(self.plan.get(phase, 0.0) for phase in self.seconds)
+
+    def span(self, phase: str) -> tuple[float, float]:
+        """Where in the whole job a phase begins and ends, given that those before it are done."""
+        whole = sum(self.plan.values()) or 1.0
+        return self._done / whole, (self._done + self.plan.get(phase, 0.0)) / whole
+
     def phase(self, name: str) -> None:
         """End the current phase and begin another."""
         self.end()
@@ -47,8 +58,9 @@ class Report:
         """End the last phase. Returns seconds by phase."""
         if self._phase:
             spent = time.perf_counter() - self._begun
+            if self._phase not in self.seconds:
+                self._done += self.plan.get(self._phase, 0.0)
             self.seconds[self._phase] = round(self.seconds.get(self._phase, 0.0) + spent, 6)
-            self._done += self.plan.get(self._phase, 0.0)
             self._phase = ""
         return self.seconds
 

@@ -22,19 +22,20 @@ from service.home import Home
 from service.jobs import Claim, LostLease
 from service.states import Queue
 from workers import certify
-from workers.plan import plan_of
+from workers.plan import continued, plan_of
 from workers.process import Child, ChildDied
+from workers.pulse import Pulse
 
 LOG = logging.getLogger("expunge.runner")
-
-HEARTBEAT = 1.0
-"""Seconds between two signs of life; well below the lease, and how soon a cancelled job's child is killed."""
 
 LOOK = 1.0
 """Seconds between two looks for jobs when no hint comes."""
 
 AGAIN = 0.5
 """Seconds between two tries to write down a result while the database is away."""
+
+GLANCE = 0.2
+"""Seconds between two looks at the parts of a job that others have in hand."""
 
 AWAY = (*OUTAGE, StoreUnavailable)
 """What a job cannot be charged with: a server that it needs does not answer."""
@@ -97,8 +98,13 @@ class Runner:
                 return False
             if held.kind == "forget":
                 requests.begin(session, held.job_id)
+        self._perform(held, Pulse(home, held))
+        return True
+
+    def _perform(self, held: Claim, pulse: Pulse) -> None:
+        """Carry out a claimed job, and leave it to nobody but the record, however that ends."""
         try:
-            self._carry_out(held)
+            self._carry_out(held, pulse)
         except LostLease:
             LOG.warning("lost the lease of %s", held.job_id)
             self._discard_child()
@@ -121,9 +127,8 @@ class Runner:
             self._discard_child()
             self._charge(held, type(error).__name__)
         # What this claim, or an earlier one that was killed, wrote and nobody published.
-        erasure.sweep_claims(home, held)
-        erasure.carry_out(home)
-        return True
+        erasure.sweep_claims(self._home, held)
+        erasure.carry_out(self._home)
 
     def _round(self) -> bool:
         try:
@@ -133,57 +138,100 @@ class Runner:
             LOG.error("round failed: %s", type(error).__name__)
             return False
 
-    def _carry_out(self, held: Claim) -> None:
-        child = self._child
-        assert child is not None
+    def _carry_out(self, held: Claim, pulse: Pulse) -> None:
         with self._home.db.read() as session:
             plan = plan_of(session, self._home, held)
+        outcome = self._ask(plan, pulse)
+        if outcome is not None and "split" in outcome:
+            begun = time.perf_counter()
+            results = self._gather(pulse, outcome["split"])
+            outcome = self._ask(continued(plan, outcome, results, time.perf_counter() - begun), pulse) if results else None
+        if outcome is not None:
+            assert self._child is not None
+            self._publish(held, outcome, self._child.hardware)
+
+    def _ask(self, plan: dict[str, Any], pulse: Pulse) -> dict[str, Any] | None:
+        """Have the child carry out a plan. None: it could not, and that is written down."""
+        child, held = self._child, pulse.held
+        assert child is not None
         child.send(plan)
-        answer = self._attend(held, child)
+        answer = self._attend(child, pulse)
         if "outcome" in answer:
-            self._publish(held, answer["outcome"], child.hardware)
-        elif "failure" in answer:
-            self._write(lambda session: outcomes.failed(session, held, answer["failure"], now()))
+            outcome: dict[str, Any] = answer["outcome"]
+            return outcome
+        if "failure" in answer:
+            self._fail(held, answer["failure"])
         elif "away" in answer:
             raise StoreUnavailable(answer["away"])
         else:
             LOG.error("%s crashed: %s at %s", held.job_id, answer["crash"]["type"], answer["crash"]["where"])
             self._charge(held, answer["crash"]["type"])
+        return None
 
-    def _attend(self, held: Claim, child: Child) -> dict[str, Any]:
+    def _gather(self, pulse: Pulse, split: dict[str, Any]) -> list[Any] | None:
+        """Have the parts of a job carried out: by others who are free, and by this worker, which may be the only one.
+
+        Returns what they made, in order; or None when one of them failed, and the job with it.
+
+        Raises:
+            LostLease: the job was cancelled or taken over; Stopped, TimeUp.
+        """
+        held, total, (first, last) = pulse.held, len(split["tasks"]), split["span"]
+        self._write(lambda session: jobs.split(session, held, split["tasks"], now=now()))
+        while True:
+            if self._stopping:
+                raise Stopped
+            if pulse.overdue:
+                raise TimeUp
+            try:
+                with self._home.db.read() as session:
+                    states, failure = jobs.parts(session, held), jobs.failure(session, held)
+                    results = jobs.results(session, held) if states["done"] == total else None
+                if pulse.beat(split["phase"], first + (last - first) * states["done"] / total):
+                    self._tell()
+                if failure is not None:
+                    self._fail(held, failure)
+                    return None
+                warm = self._warm()
+                if results and warm:
+                    return results
+                if not results and not (warm and self._do_part(pulse)):
+                    time.sleep(GLANCE)
+            except OUTAGE:
+                if pulse.stopped:
+                    raise
+                time.sleep(AGAIN)
+
+    def _do_part(self, whole: Pulse) -> bool:
+        """Carry out one part of the job in hand. False: none is left to take."""
+        with self._home.db.write() as session:
+            part = jobs.claim(session, worker=self._name, now=now(), lease=self._home.settings.lease, part_of=whole.held)
+        if part is not None:
+            self._perform(part, Pulse(self._home, part, whole=whole))
+        return part is not None
+
+    def _attend(self, child: Child, pulse: Pulse) -> dict[str, Any]:
         """Wait for the child's answer, renewing the lease all the while.
 
         Raises:
             LostLease: the job was cancelled or taken over; Stopped, TimeUp, ChildDied.
         """
-        settings = self._home.settings
-        began = renewed = time.monotonic()
-        told, phase, progress = 0.0, "starting", 0.0
         while True:
-            message = child.receive(timeout=min(HEARTBEAT, settings.lease_seconds / 3))
+            message = child.receive(timeout=pulse.every)
             if message is not None and "phase" not in message:
                 return message
             if self._stopping:
                 raise Stopped
-            if time.monotonic() - began > settings.job_seconds:
+            if pulse.overdue:
                 raise TimeUp
-            changed = message is not None and message["phase"] != phase
-            if message is not None:
-                phase, progress = message["phase"], message["progress"]
-            if changed or time.monotonic() - told >= min(HEARTBEAT, settings.lease_seconds / 3):
-                told = time.monotonic()
-                try:
-                    with self._home.db.write() as session:
-                        jobs.renew(session, held, now=now(), lease=settings.lease, phase=phase, progress=progress)
-                    renewed = time.monotonic()
-                    self._tell()
-                except OUTAGE:  # the lease outlives a restart of the database; only its end ends the work
-                    if time.monotonic() - renewed > settings.lease_seconds:
-                        raise
+            if pulse.beat(**(message or {})):
+                self._tell()
 
     def _publish(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         home = self._home
-        if held.kind == "validate":
+        if held.kind == "block":
+            self._write(lambda session: outcomes.carried_out(session, held, outcome, now()))
+        elif held.kind == "validate":
             self._write(lambda session: outcomes.validated(session, held, outcome, now()))
         elif outcome.get("nothing"):
             self._publish_nothing(held, outcome, hardware)
@@ -227,6 +275,9 @@ class Runner:
                     raise
                 time.sleep(AGAIN)
 
+    def _fail(self, held: Claim, error: dict[str, Any]) -> None:
+        self._write(lambda session: outcomes.failed(session, held, error, now()))
+
     def _give_back(self, held: Claim, why: str, *, later: timedelta) -> None:
         try:
             with self._home.db.write() as session:
@@ -238,7 +289,7 @@ class Runner:
         hours = self._home.settings.job_seconds / 3600
         error = {"code": "time_limit", "detail": f"The job was ended after {hours:g} hours. Make it smaller, or raise EXPUNGE_JOB_SECONDS."}
         try:
-            self._write(lambda session: outcomes.failed(session, held, error, now()))
+            self._fail(held, error)
         except LostLease:
             LOG.warning("lost the lease of %s while ending it", held.job_id)
 
@@ -252,17 +303,23 @@ class Runner:
 
     def _ready(self) -> bool:
         """Wait until a child is warm: before a claim, because importing torch can take longer than a lease. False: told to stop."""
-        if self._child is None or not self._child.alive:
-            self._child = Child(self._home.settings)
         while not self._stopping:
-            try:
-                if self._child.ready(timeout=0.2):
-                    return True
-            except ChildDied:
-                LOG.error("the child died while starting")
-                self._child = None
+            if self._warm():
+                return True
+            if self._child is None:
                 return False
         return False
+
+    def _warm(self) -> bool:
+        """Whether a child is warm; starts one if there is none, and waits a moment for it."""
+        if self._child is None or not self._child.alive:
+            self._child = Child(self._home.settings)
+        try:
+            return self._child.ready(timeout=GLANCE)
+        except ChildDied:
+            LOG.error("the child died while starting")
+            self._child = None
+            return False
 
     def _tell(self) -> None:
         """Say that this worker lives, every few seconds, where there are others."""

@@ -35,12 +35,14 @@ def list_jobs(
     caller: MayRead,
     response: Response,
     state: JobState | None = None,
+    parent: Annotated[str | None, Query(max_length=64)] = None,
     after: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = LIMIT,
 ) -> Any:
-    """Jobs, newest first."""
+    """Jobs, newest first; with `parent`, the parts that a job was split into."""
     with home.db.read() as session:
-        query = select(Job).where(Job.state == state) if state else select(Job)
+        query = select(Job).where(Job.parent_id == parent)  # None: IS NULL
+        query = query.where(Job.state == state) if state else query
         rows, cursor = page(session, query, Job.id, after, limit)
         link_next(response, "/jobs", cursor)
         return {"items": [shown(session, job) for job in rows], "next": cursor}
@@ -108,6 +110,7 @@ def shown(session: Session, job: Job) -> JobOut:
     return JobOut(
         id=job.id,
         kind=job.kind,
+        parent=job.parent_id,
         state=job.state,
         model=model.name if model else None,
         dataset=dataset.name,

@@ -12,6 +12,8 @@ from workers.process import ChildDied
 
 HARDWARE = {"cpu": "simulated", "torch": "none", "lapack": "none", "threads": 1}
 SPEC = {"architecture": {"name": "linear"}, "core": "train", "classes": ["a", "b"], "resolved": {}}
+PARTS = 3
+"""What a retraining is split into."""
 POISON = "poison"
 """A sample whose forgetting crashes, however often it is tried."""
 
@@ -45,7 +47,7 @@ def steps(plan: Mapping[str, Any], vault: Vault) -> Iterator[Message]:
     """Carry out a plan: messages with a phase, then one with an outcome or a crash."""
     shelf = Shelf(vault, plan["prefix"])
     yield {"phase": "loading", "progress": 0.1}
-    outcome = _fit(plan, shelf) if plan["kind"] == "fit" else _forget(plan, shelf)
+    outcome = _STEPS[plan["kind"]](plan, shelf)
     yield {"phase": "writing", "progress": 0.9}
     yield outcome
 
@@ -77,6 +79,12 @@ def _forget(plan: Mapping[str, Any], shelf: Shelf) -> Message:
     if not gone:
         return {"outcome": {"nothing": True, "requests": results, "seconds": {}, "facts": said}}
     kept = [i for i in held if i not in gone]
+    if plan["method"] == "retrain" and "parts" not in plan:
+        core = shelf.put("core")
+        tasks = [{"core": core, "rows": shelf.put(kept[n::PARTS])} for n in range(PARTS)]
+        return {"outcome": {"split": {"tasks": tasks, "base": {"core": core}, "phase": "encoding rows", "span": [0.2, 0.8]}, "seconds": {}}}
+    parts = plan.get("parts", {}).get("results", [])
+    assert sorted(i for part in parts for i in shelf.read(part["blobs"]["statistics"])) == (sorted(kept) if parts else [])
     for result in results.values():
         result["receipts"] = shelf.put(gone)
     still = {i for other in plan["others"] for i in shelf.read(other["index"])}
@@ -85,12 +93,26 @@ def _forget(plan: Mapping[str, Any], shelf: Shelf) -> Message:
     return {"outcome": {
         "files": dict(plan["files"]) | {"user.safetensors": shelf.file(weights_of(kept))},
         "state": dict(plan["state"]) | {"statistics": shelf.put(kept), "index": shelf.put(kept)},
-        "blocks": [{"number": 0, "blob": shelf.put(kept), "rows": len(kept)}],
+        "blocks": _parts_blocks(parts) or [{"number": 0, "blob": shelf.put(kept), "rows": len(kept)}],
         "dataset_blocks": [{"number": 0, "blob": shelf.put(stay), "rows": len(stay)}] if leaving else [],
         "dataset_index": shelf.put(stay) if leaving else None,
         "summary": {"shape": [1], "text_labels": True, "attributes": {}},
         "spec": SPEC, "utility": [], "facts": _facts(kept) | said, "requests": results, "tombstones": gone,
         "parent": plan["parent"], "method": plan["method"], "seconds": {}}}  # fmt: skip
+
+
+def _part(plan: Mapping[str, Any], shelf: Shelf) -> Message:
+    assert shelf.read(plan["core"]) == "core"
+    names = shelf.read(plan["rows"])
+    result = {"blocks": [{"number": 0, "blob": shelf.put(names), "rows": len(names)}], "blobs": {"statistics": shelf.put(names)}}
+    return {"outcome": {"result": result, "seconds": {}}}
+
+
+def _parts_blocks(parts: list[Any]) -> list[dict[str, Any]]:
+    return [block | {"number": n} for n, part in enumerate(parts) for block in part["blocks"]]
+
+
+_STEPS: dict[str, Callable[[Mapping[str, Any], Shelf], Message]] = {"fit": _fit, "forget": _forget, "block": _part}
 
 
 def _dispositions(words: list[str]) -> dict[str, Any]:

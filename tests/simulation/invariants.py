@@ -31,6 +31,7 @@ class Ask:
     reference: str
     model: str
     ids: list[str]
+    method: str = "exact"
     request: str | None = None
     """Set when the service has said 202: from here on it is promised."""
     cancelled: str = "no"
@@ -47,9 +48,12 @@ class Watcher:
 
     def __call__(self, world: World) -> None:
         running: Counter[str] = Counter()
-        for job, lane, state, fence, attempt, leased in self.record.execute(
-            "SELECT id, lane, state, fence, attempt, lease_until IS NOT NULL FROM jobs"
+        for job, lane, state, fence, attempt, leased, parent in self.record.execute(
+            "SELECT j.id, j.lane, j.state, j.fence, j.attempt, j.lease_until IS NOT NULL, p.id || '-' || p.fence || p.state"
+            " FROM jobs j LEFT JOIN jobs p ON p.id = j.parent_id"
         ):
+            whose = f"{lane.rpartition('-')[0]}running"
+            assert not parent or state not in ("queued", "running") or parent == whose, f"{job} is {state}, its job is {parent}"
             before = self.jobs.get(job, (state, 0, 0))
             assert fence >= before[1] and attempt >= before[2], f"fence or attempts of {job} went back"
             assert before[0] not in FINAL_JOB or state == before[0], f"{job} was {before[0]} and became {state}"
@@ -121,7 +125,8 @@ def _requests(session: Session, world: World, asks: list[Ask]) -> list[tuple[Ask
         if request.state == "cancelled":
             assert ask.cancelled != "no", f"{ask.reference} was cancelled by nobody"
         elif request.state == "failed":
-            parked = job.attempt >= world.settings.max_attempts or job.fence >= world.settings.max_claims
+            tried = [job, *session.scalars(select(Job).where(Job.parent_id == job.id, Job.state == "failed"))]
+            parked = any(j.attempt >= world.settings.max_attempts or j.fence >= world.settings.max_claims for j in tried)
             assert job.state == "failed" and parked, f"{ask.reference} failed and {job.id} is {job.state} after {job.attempt} failures"
         else:
             assert request.state == "fulfilled" and job.state == "done", f"{ask.reference} is {request.state}, its job {job.state}"

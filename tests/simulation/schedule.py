@@ -144,7 +144,7 @@ def _client(world: World, number: int, asks: list[Ask]) -> None:
         names = world.random.sample(SAMPLES[MODELS[model]], world.random.randint(1, 2))
         if world.random.random() < 0.05:
             names = [POISON]
-        ask = Ask(f"c{number}-{turn}", model, names)
+        ask = Ask(f"c{number}-{turn}", model, names, method="retrain" if world.random.random() < 0.3 else "exact")
         asks.append(ask)
         ask.request = _insist(world, lambda ask=ask: _post(world, ask))["id"]
         if world.random.random() < 0.15:
@@ -166,7 +166,7 @@ def _insist(world: World, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _post(world: World, ask: Ask) -> dict[str, Any]:
     body = ForgetBody.model_validate(
-        {"model": ask.model, "forget": {"kind": "samples", "ids": ask.ids}, "reference": ask.reference, "method": "exact"}
+        {"model": ask.model, "forget": {"kind": "samples", "ids": ask.ids}, "reference": ask.reference, "method": ask.method}
     )
     answer = route.forget(body, world.home(), CALLER, ask.reference)
     return dict(json.loads(answer.body))

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import workers.runner
-from service import jobs
+from service import erasure, jobs
 from service.jobs import Claim, LostLease
 from service.tables import Job
 from tests.simulation import schedule
@@ -108,6 +108,23 @@ def test_it_finds_hints_that_are_sent_once_and_believed() -> None:
     assert found.violation is not None and "not final" in found.violation
 
 
+def test_it_finds_parts_that_outlive_the_claim_that_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_end_parts", lambda *_: None)
+
+    found = first_found(100, faults=Faults(crash=0.02))
+
+    assert found.violation is not None and "its job is" in found.violation
+
+
+def test_it_finds_what_a_part_made_being_swept_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = erasure.referenced
+    monkeypatch.setattr(erasure, "referenced", lambda session: {blob for blob in known(session) if "-b0" not in blob})
+
+    found = first_found(20, faults=Faults())
+
+    assert found.violation is not None and "BlobMissing" in found.violation
+
+
 def test_it_finds_a_commit_of_unknown_outcome_that_is_taken_for_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = workers.runner.Runner
     publish = runner._publish
@@ -129,4 +146,5 @@ def test_it_finds_a_commit_of_unknown_outcome_that_is_taken_for_a_failure(monkey
 
     found = first_found(300, faults=Faults(unknown=0.1))
 
-    assert found.violation is not None and "cannot be read" in found.violation
+    assert found.violation is not None
+    assert "cannot be read" in found.violation or "BlobMissing" in found.violation

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workers.artifacts import Shelf
+from workers.parts import block
 from workers.report import Report
 from workers.steps.fit import fit
 from workers.steps.forget import forget
@@ -13,4 +14,4 @@ from workers.steps.validate import validate
 
 Step = Callable[[Mapping[str, Any], Shelf, Report], dict[str, Any]]
 
-STEPS: dict[str, Step] = {"validate": validate, "fit": fit, "forget": forget}
+STEPS: dict[str, Step] = {"validate": validate, "fit": fit, "forget": forget, "block": block}

@@ -28,6 +28,7 @@ from workers.artifacts import (
     unpack_weights,
 )
 from workers.measure import accuracy_of
+from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
 from workers.report import Report
 from workers.selection import Asked, Selection
@@ -86,6 +87,8 @@ def _retrain(
 ) -> dict[str, Any]:
     keep = set(held["sample_id"].to_pylist()) - selection.gone
     fitted = fit_rows(plan, shelf, report, keep=keep, given=None)
+    if isinstance(fitted, Split):
+        return fitted.outcome(report)
     report.phase("measuring")
     spec = dict(plan["spec"]) | {"resolved": hyperparameters(plan["spec"], fitted.core, fitted.core_rows)}
     # Rows encoded by another core say nothing of the old weights: what was measured with the old core stands in the parent's certificate.

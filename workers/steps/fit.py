@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -17,12 +15,11 @@ from models.forget import exact
 from models.guarantee import Proved
 from models.linear.core import Core, core_tensors, encode
 from models.linear.solve import solve
-from models.linear.statistics import Rows, Statistics, add, curvature, zeros
+from models.linear.statistics import Statistics, curvature, zeros
 from workers.artifacts import (
     NamedRows,
     Shelf,
-    concat_rows,
-    in_final_half,
+    among,
     pack_rows,
     pack_statistics,
     pack_table,
@@ -32,14 +29,13 @@ from workers.artifacts import (
     unpack_table,
     unpack_weights,
 )
+from workers.encoding import Base, Encoded, encode_blocks, entries_of
 from workers.failure import Failure
 from workers.measure import accuracy_of
+from workers.parts import Split, gathered, split
 from workers.recipe import architecture_of, core_of, hyperparameters
 from workers.report import Report
 from workers.steps import linearised
-
-PART = 8192
-"""User rows added to the statistics at once."""
 
 
 @dataclass(frozen=True)
@@ -58,33 +54,17 @@ class Fitted:
     audit: NamedRows | None
 
 
-@dataclass
-class Sums:
-    """Statistics that rows are added to in large parts: each addition passes over all of A, however few rows it adds."""
-
-    statistics: Statistics
-    waiting: list[Rows] = field(default_factory=list)
-
-    def take(self, rows: Rows) -> None:
-        self.waiting.append(rows)
-        if sum(map(len, self.waiting)) >= PART:
-            self.total()
-
-    def total(self) -> Statistics:
-        if self.waiting:
-            part = Rows(torch.cat([r.features for r in self.waiting]), torch.cat([r.targets for r in self.waiting]))
-            self.statistics, self.waiting = add(self.statistics, part), []
-        return self.statistics
-
-
 def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Fit a model's first version."""
     if plan["spec"].get("linearize"):
         return linearised.fit(plan, shelf, report)
     report.plan = {"loading": 0.02, "training the core": 0.6, "encoding rows": 0.33, "solving": 0.02, "writing": 0.03}
+    report.resume(plan)
     report.phase("loading")
     given = unpack_weights(shelf.vault.read(plan["given_core"])) if plan["given_core"] else None
     fitted = fit_rows(plan, shelf, report, keep=None, given=given)
+    if isinstance(fitted, Split):
+        return fitted.outcome(report)
     report.phase("writing")
     files, state = write(fitted, shelf, plan)
     audit = accuracy_of(fitted.core, torch.zeros_like(fitted.weights), fitted.weights, fitted.audit, split="audit (final half)")
@@ -101,52 +81,65 @@ def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]
     }
 
 
-def fit_rows(plan: Mapping[str, Any], shelf: Shelf, report: Report, *, keep: set[str] | None, given: Mapping[str, Tensor] | None) -> Fitted:
-    """Core and user weights from the data set's rows, or from those in `keep` alone.
+def fit_rows(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, *, keep: set[str] | None, given: Mapping[str, Tensor] | None
+) -> Fitted | Split:
+    """Core and user weights from the data set's rows, or from those in `keep` alone. Of many rows: the core, and the rest in parts.
 
     Raises:
         Failure: labels outside the classes, no core rows, weights that do not fit.
     """
+    if "parts" in plan:
+        return _solved(*gathered(plan, shelf), report)
+    groups = plan.get("groups")
+    blocks, core_rows, dropped = [], [], []
+    for number, blob in plan["dataset"]["blocks"]:
+        table = unpack_table(shelf.vault.read(blob))
+        if keep is not None:
+            dropped += [name for name in table["sample_id"].to_pylist() if name not in keep]
+            table = table.filter(among(table["sample_id"], keep))
+        core_rows.append(rows_with_role([table], "core"))
+        blocks.append((number, None if groups else table))  # who hands rows out needs no room for them
+    base = _base(plan, report, pa.concat_tables(core_rows), given)
+    if groups:
+        return split(base, groups, dropped, shelf)
+    encoded = encode_blocks(
+        base.core,
+        blocks,
+        shelf,
+        onto=base.statistics,
+        classes=base.classes,
+        progress=lambda done: report.progress("", done / len(blocks)),
+    )
+    return _solved(base, encoded, report)
+
+
+def _base(plan: Mapping[str, Any], report: Report, rows: pa.Table, given: Mapping[str, Tensor] | None) -> Base:
     spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
-    blocks = list(_kept_blocks(plan, shelf, keep))
-    core_table = rows_with_role((b for _, b in blocks), "core")
-    classes = spec["classes"] or sorted(set(core_table["label"].to_pylist()))
+    classes = spec["classes"] or sorted(set(rows["label"].to_pylist()))
     if len(classes) < 2:
         raise Failure("classes", "A model needs at least 2 classes; declare `classes`, or upload core rows of more labels.")
-    samples = samples_of(core_table, shape, classes) if len(core_table) else None
+    samples = samples_of(rows, shape, classes) if len(rows) else None
     report.phase("training the core")
     core = core_of(spec, architecture_of(spec, shape, len(classes)), samples, given=given, progress=report.progress)
     report.phase("encoding rows")
-    core_statistics = _core_statistics(core, samples)
-    sums, written, entries, audit = Sums(core_statistics), [], [_entries(core_table, classes, "core")], []
-    for position, (number, block) in enumerate(blocks):
-        user, tested = rows_with_role([block], "user"), rows_with_role([block], "audit")
-        if len(user):
-            rows = _encode(core, samples_of(user, shape, classes))
-            sums.take(rows.rows)
-            written.append(
-                {"number": number, "blob": shelf.put(pack_rows(rows.rows, rows.ids, rows.labels)).blob_id, "rows": len(rows.ids)}
-            )
-            entries.append(_entries(user, classes, "user", number))
-        if len(tested):
-            entries.append(_entries(tested, classes, "audit"))
-            final = tested.filter(pa.array([in_final_half(i) for i in tested["sample_id"].to_pylist()]))
-            if len(final):
-                audit.append(_encode(core, samples_of(final, shape, classes)))
-        report.progress("", (position + 1) / len(blocks))
-    statistics = sums.total()
+    return Base(core, len(rows), classes, _core_statistics(core, samples), entries_of(rows, classes, "core"))
+
+
+def _solved(base: Base, encoded: Encoded, report: Report) -> Fitted:
     report.phase("solving")
-    weights = solve(statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
+    core = base.core
+    weights = solve(encoded.statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
     return Fitted(
         core,
-        len(core_table),
-        classes,
-        core_statistics,
-        statistics,
+        base.core_rows,
+        base.classes,
+        base.statistics,
+        encoded.statistics,
         weights,
-        written,
-        pa.concat_tables(entries),
-        concat_rows(audit) if audit else None,
+        encoded.blocks,
+        pa.concat_tables([base.index, encoded.index]),
+        encoded.audit,
     )
 
 
@@ -176,29 +169,7 @@ def facts_of(core: Core, classes: list[Any], proved: Proved, files: Mapping[str,
     }
 
 
-def _kept_blocks(plan: Mapping[str, Any], shelf: Shelf, keep: set[str] | None) -> Iterator[tuple[int, pa.Table]]:
-    for number, blob in plan["dataset"]["blocks"]:
-        table = unpack_table(shelf.vault.read(blob))
-        yield number, table if keep is None else table.filter(pc.is_in(table["sample_id"], value_set=pa.array(list(keep), pa.string())))
-
-
 def _core_statistics(core: Core, samples: Samples | None) -> Statistics:
     if samples is None or core.net is None:
         return zeros(core.d, core.architecture.classes)
     return curvature(encode(core, samples.inputs, samples.labels).features, core.architecture.classes)
-
-
-def _encode(core: Core, samples: Samples) -> NamedRows:
-    return NamedRows(encode(core, samples.inputs, samples.labels), samples.labels, list(samples.ids))
-
-
-def _entries(rows: pa.Table, classes: list[Any], role: str, block: int = -1) -> pa.Table:
-    labels = pc.index_in(rows["label"], value_set=pa.array(classes, rows.schema.field("label").type))
-    return pa.table(
-        {
-            "sample_id": rows["sample_id"],
-            "role": pa.array([role] * len(rows), pa.string()),
-            "label": labels.cast(pa.int32()),
-            "block": pa.array(np.full(len(rows), block, np.int32)),
-        }
-    )

@@ -27,6 +27,7 @@ _SHARES = {"exact": _SHORT, "zero": _SHORT, "retrain": _LONG, "cg": _SOLVED, "sg
 def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Carry out all requests of one job at once."""
     report.plan = _SHARES[plan["method"]]
+    report.resume(plan)
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))
     memory = Memory(bytes.fromhex(plan["secret"]), plan["model_id"], frozenset(plan["tombstones"]))
@@ -37,6 +38,8 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
         return _nothing(selection, {}, report)
     methods = linearised.METHODS if plan["spec"].get("linearize") else exact.METHODS
     outcome = {"method": plan["method"]} | methods[plan["method"]](plan, shelf, report, held, selection, asked)
+    if "split" in outcome:
+        return outcome
     if "refusal" in outcome:
         return _nothing(_refused(selection), outcome, report)
     report.phase("erasing rows")
