@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service import erasure, jobs, outcomes, presence, requests
 from service.blobs import StoreUnavailable
-from service.db import OUTAGE, now
+from service.db import OUTAGE, moment
 from service.home import Home
 from service.jobs import Claim, LostLease
 from service.states import Queue
@@ -92,7 +92,7 @@ class Runner:
         """Claim one job and carry it out. False: there was none."""
         home = self._home
         with home.db.write() as session:
-            held = jobs.claim(session, worker=self._name, now=now(), lease=home.settings.lease, queue=self._queue)
+            held = jobs.claim(session, worker=self._name, now=moment(session), lease=home.settings.lease, queue=self._queue)
             if held is None:
                 return False
             if held.kind == "forget":
@@ -143,7 +143,7 @@ class Runner:
         if "outcome" in answer:
             self._publish(held, answer["outcome"], child.hardware)
         elif "failure" in answer:
-            self._write(lambda session: outcomes.failed(session, held, answer["failure"], now()))
+            self._write(lambda session: outcomes.failed(session, held, answer["failure"], moment(session)))
         elif "away" in answer:
             raise StoreUnavailable(answer["away"])
         else:
@@ -174,7 +174,7 @@ class Runner:
                 told = time.monotonic()
                 try:
                     with self._home.db.write() as session:
-                        jobs.renew(session, held, now=now(), lease=settings.lease, phase=phase, progress=progress)
+                        jobs.renew(session, held, now=moment(session), lease=settings.lease, phase=phase, progress=progress)
                     renewed = time.monotonic()
                     self._tell()
                 except OUTAGE:  # the lease outlives a restart of the database; only its end ends the work
@@ -184,7 +184,7 @@ class Runner:
     def _publish(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         home = self._home
         if held.kind == "validate":
-            self._write(lambda session: outcomes.validated(session, held, outcome, now()))
+            self._write(lambda session: outcomes.validated(session, held, outcome, moment(session)))
         elif outcome.get("nothing"):
             self._publish_nothing(held, outcome, hardware)
         else:
@@ -193,9 +193,9 @@ class Runner:
                 signed = certify.certify_version(session, home, held, outcome, hardware)
             outcome["seconds"]["certifying"] = round(time.perf_counter() - begun, 6)
             if held.kind == "fit":
-                self._write(lambda session: outcomes.fitted(session, held, outcome, signed, now()))
+                self._write(lambda session: outcomes.fitted(session, held, outcome, signed, moment(session)))
             else:
-                self._write(lambda session: outcomes.forgotten(session, held, outcome, signed, now(), home.settings.rollback))
+                self._write(lambda session: outcomes.forgotten(session, held, outcome, signed, moment(session), home.settings.rollback))
 
     def _publish_nothing(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         counts = outcome["facts"]["dispositions"]
@@ -207,7 +207,7 @@ class Runner:
             }
             with self._home.db.read() as session:
                 signed = certify.certify_refusal(session, self._home, held, outcome, hardware)
-        self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, now()))
+        self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, moment(session)))
 
     def _write(self, outcome: Callable[[Session], None]) -> None:
         """Write a result down; again while the database is away, as long as the lease may last.
@@ -229,7 +229,7 @@ class Runner:
     def _give_back(self, held: Claim, why: str, *, later: timedelta) -> None:
         try:
             with self._home.db.write() as session:
-                jobs.give_back(session, held, now=now(), why=why, later=later)
+                jobs.give_back(session, held, now=moment(session), why=why, later=later)
         except (LostLease, *OUTAGE) as error:  # its lease will end, and give it back as well
             LOG.warning("%s is left to its lease: %s", held.job_id, type(error).__name__)
 
@@ -237,15 +237,16 @@ class Runner:
         hours = self._home.settings.job_seconds / 3600
         error = {"code": "time_limit", "detail": f"The job was ended after {hours:g} hours. Make it smaller, or raise EXPUNGE_JOB_SECONDS."}
         try:
-            self._write(lambda session: outcomes.failed(session, held, error, now()))
+            self._write(lambda session: outcomes.failed(session, held, error, moment(session)))
         except LostLease:
             LOG.warning("lost the lease of %s while ending it", held.job_id)
 
     def _charge(self, held: Claim, why: str) -> None:
         try:
             with self._home.db.write() as session:
-                if jobs.charge(session, held, now=now(), max_attempts=self._home.settings.max_attempts, why=why):
-                    outcomes.after_failure(session, held.job_id, {"code": "internal", "detail": "The worker failed repeatedly."}, now())
+                instant = moment(session)
+                if jobs.charge(session, held, now=instant, max_attempts=self._home.settings.max_attempts, why=why):
+                    outcomes.after_failure(session, held.job_id, {"code": "internal", "detail": "The worker failed repeatedly."}, instant)
         except LostLease:
             LOG.warning("lost the lease of %s while charging it", held.job_id)
 
@@ -269,7 +270,7 @@ class Runner:
             return
         self._told = time.monotonic()
         with suppress(*OUTAGE), self._home.db.write() as session:
-            presence.seen(session, worker=self._name, queue=self._queue, now=now())
+            presence.seen(session, worker=self._name, queue=self._queue, now=moment(session))
 
     def _leave(self) -> None:
         if self._queue is not None:
