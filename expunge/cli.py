@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ from expunge.records import AsJson
 from expunge.verify import verify as verify_directory
 
 INSTALL = "pip install 'expunge[service,worker]'"
+COMPUTING = ("torch", "numpy", "scipy", "sklearn")
+"""What jobs are computed with."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]},
@@ -142,6 +145,8 @@ def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     chosen = _settings(given)
+    if not chosen.distributed:
+        _must_have(*COMPUTING)
     fresh = key_file is not None and not key_file.exists()
     try:
         with _server_troubles():
@@ -156,6 +161,7 @@ def serve(host: Annotated[str | None, typer.Option(help="Loopback only. Default 
 def worker(queue: Annotated[str, typer.Option(help="cpu or gpu: whose jobs to carry out, one at a time.")] = "cpu") -> None:
     """Carry out jobs of a service on PostgreSQL and Redis. SIGTERM gives the job in hand back at once; kill -9 loses nothing."""
     found = _needing("expunge.worker")
+    _must_have(*COMPUTING)
     if queue not in ("cpu", "gpu"):
         raise typer.BadParameter("is cpu or gpu", param_hint="--queue")
     chosen = _settings({})
@@ -250,6 +256,17 @@ def _needing(name: str) -> ModuleType:
         if (error.name or "").partition(".")[0] in ("expunge", "service", "workers", "models", "migrations"):
             raise
         _fail(f"This command needs the package {error.name}, which is not installed.", INSTALL)
+
+
+def _must_have(*names: str) -> None:
+    """Look for what only a child process will import: told to start without it, it would die again and again."""
+    for name in names:
+        try:
+            there = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:
+            there = False
+        if not there:
+            _fail(f"This command needs the package {name}, which is not installed.", INSTALL)
 
 
 def _fail(text: str, advice: str = "") -> NoReturn:

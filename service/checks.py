@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import ids, jobs, migrate, presence
 from service.blobs import BlobError, StoreFull, Vault
-from service.db import Database, now
+from service.db import Database, moment, now
 from service.settings import Settings
 
 LOW_DISK = 100 << 20
@@ -112,9 +112,9 @@ def workers(settings: Settings, db: Database) -> Finding:
         return Finding("workers", found="within the process")
     try:
         with db.read() as session:
-            moment = now()
-            present = presence.present(session, now=moment)
-            waiting = [queue for queue, count in jobs.due(session, now=moment).items() if count]
+            instant = moment(session)
+            present = presence.present(session, now=instant)
+            waiting = [queue for queue, count in jobs.due(session, now=instant).items() if count]
     except SQLAlchemyError:
         return Finding("workers", "unknown while the database does not answer", blocks=False)
     alone = [queue for queue in waiting if queue not in present]
@@ -140,7 +140,12 @@ def clock(db: Database) -> Finding:
     apart = max(before - theirs, theirs - after, timedelta(0))
     if apart > SLOW_CLOCK:
         said = f"this machine's clock is {apart.total_seconds():.1f} s from the database's"
-        return Finding("clock", said, "Run a time service (NTP) on both: leases are compared between machines.", blocks=False)
+        return Finding(
+            "clock",
+            said,
+            "Run a time service (NTP) on both: leases go by the database's clock, but logs and names by each machine's own.",
+            blocks=False,
+        )
     return Finding("clock", found="agrees with the database's")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import erasure, idempotency, jobs, outcomes
 from service.blobs import BlobError
-from service.db import now
+from service.db import moment
 from service.home import Home
 from service.leader import Leader
 from service.tables import Job
@@ -87,16 +87,17 @@ def recover(home: Home) -> None:
 def keep_house(home: Home) -> None:
     """Where other processes are at work: free the keys and sweep the blobs of those that are surely gone."""
     with home.db.write() as session:
-        idempotency.release_all(session, before=now() - ABANDONED)
+        idempotency.release_all(session, before=moment(session) - ABANDONED)
     erasure.sweep_abandoned(home, ABANDONED)
 
 
 def sweep(home: Home, *, restarted: bool) -> None:
     with home.db.read() as session:
-        if not jobs.any_lost(session, now=now(), restarted=restarted):
+        if not jobs.any_lost(session, now=moment(session), restarted=restarted):
             return
     with home.db.write() as session:
-        for job_id in jobs.sweep(session, now=now(), max_claims=home.settings.max_claims, restarted=restarted):
+        instant = moment(session)
+        for job_id in jobs.sweep(session, now=instant, max_claims=home.settings.max_claims, restarted=restarted):
             job = session.get(Job, job_id)
             assert job is not None and job.error is not None
-            outcomes.after_failure(session, job_id, job.error, now())
+            outcomes.after_failure(session, job_id, job.error, instant)

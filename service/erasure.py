@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import ids, locks, log, requests
-from service.db import now
+from service.db import moment
 from service.home import Home
 from service.jobs import Claim
 from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Shred, Version
@@ -32,9 +32,8 @@ def carry_out(home: Home) -> int:
     """
     with home.erasing:
         with home.db.read() as session:
-            due = list(
-                session.scalars(select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= now()).order_by(Shred.due_at, Shred.blob))
-            )
+            late = select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= moment(session))
+            due = list(session.scalars(late.order_by(Shred.due_at, Shred.blob)))
         for shred in due:
             home.vault.shred(shred.blob)
         if due:
@@ -46,15 +45,15 @@ def carry_out(home: Home) -> int:
 def _record(session: Session, destroyed: list[str]) -> None:
     """Mark and log, once each: another process may have destroyed the same, and have said so already."""
     locks.exclusive(session, "shreds")
-    moment = now()
+    instant = moment(session)
     done = [row for blob in destroyed if (row := session.get(Shred, blob, with_for_update=True)) is not None and row.done_at is None]
     for row in done:
-        row.done_at = moment
-        log.append(session, rfc8785.dumps({"type": "shredded", "blob": row.blob, "what": row.what}), moment)
+        row.done_at = instant
+        log.append(session, rfc8785.dumps({"type": "shredded", "blob": row.blob, "what": row.what}), instant)
     session.flush()
     for job_id in sorted({row.job_id for row in done if row.job_id}):
-        if not unfinished(session, job_id, moment):
-            requests.end(session, job_id, moment)
+        if not unfinished(session, job_id, instant):
+            requests.end(session, job_id, instant)
 
 
 def referenced(session: Session) -> set[str]:
@@ -108,10 +107,10 @@ def sweep_claims(home: Home, held: Claim) -> int:
 
 def sweep_abandoned(home: Home, older_than: timedelta) -> int:
     """Sweep what dead processes left: uploads begun, and jobs ended, longer ago than any live one could still be at work."""
-    moment = now() - older_than
     with home.db.read() as session:
-        ended = set(session.scalars(select(Job.id).where(Job.finished_at < moment)))
-    return sweep_orphans(home, only=lambda blob: blob.split("-")[0] in ended or (blob.startswith("up_") and ids.made_at(blob) < moment))
+        before = moment(session) - older_than
+        ended = set(session.scalars(select(Job.id).where(Job.finished_at < before)))
+    return sweep_orphans(home, only=lambda blob: blob.split("-")[0] in ended or (blob.startswith("up_") and ids.made_at(blob) < before))
 
 
 def unfinished(session: Session, job_id: str, by: datetime) -> bool:

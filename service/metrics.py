@@ -15,7 +15,7 @@ from sqlalchemy import Float, case, cast, column, func, null, select, true
 from sqlalchemy.orm import Session
 
 from service import presence
-from service.db import Database, now
+from service.db import Database, moment
 from service.states import FINAL_REQUEST, JobKind, JobState, Queue, RequestState
 from service.tables import Event, Job, Request, Shred, Version
 
@@ -52,15 +52,15 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Called by the registry; one read of one moment."""
         with self._db.read() as session:
-            moment = now()
+            instant = moment(session)
             yield from _jobs(session)
-            yield _waiting(session, moment)
+            yield _waiting(session, instant)
             yield from _events(session)
             yield _phases(session)
-            yield from _requests(session, moment)
-            yield from _erasure(session, moment)
+            yield from _requests(session, instant)
+            yield from _erasure(session, instant)
             workers = GaugeMetricFamily("expunge_workers", "Worker processes that gave a sign of life of late.", labels=["queue"])
-            present = presence.present(session, now=moment)
+            present = presence.present(session, now=instant)
             for queue in get_args(Queue):
                 workers.add_metric([queue], present.get(queue, 0))
             yield workers

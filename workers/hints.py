@@ -9,7 +9,7 @@ import redis
 from kombu.exceptions import OperationalError as CannotSend
 
 from service import jobs
-from service.db import now
+from service.db import moment
 from service.home import Home
 from workers.celery_app import TASK, connect
 
@@ -38,7 +38,7 @@ class Hints:
         if time.monotonic() < self._quiet_until:
             return
         with self._home.db.read() as session:
-            due = jobs.due(session, now=now())
+            due = jobs.due(session, now=moment(session))
         try:
             for queue, count in due.items():
                 waiting = self._redis.llen(queue)

@@ -7,7 +7,7 @@ import time
 from sqlalchemy.orm import Session
 
 from service import jobs
-from service.db import OUTAGE, now
+from service.db import OUTAGE, moment
 from service.home import Home
 from service.jobs import Claim
 
@@ -70,4 +70,4 @@ class Pulse:
         return True
 
     def _renew(self, session: Session) -> None:
-        jobs.renew(session, self.held, now=now(), lease=self._home.settings.lease, phase=self._phase, progress=self._progress)
+        jobs.renew(session, self.held, now=moment(session), lease=self._home.settings.lease, phase=self._phase, progress=self._progress)

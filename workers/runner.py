@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from service import erasure, jobs, outcomes, presence, requests
 from service.blobs import StoreUnavailable
-from service.db import OUTAGE, now
+from service.db import OUTAGE, moment
 from service.home import Home
 from service.jobs import Claim, LostLease
 from service.states import Queue
@@ -93,7 +93,7 @@ class Runner:
         """Claim one job and carry it out. False: there was none."""
         home = self._home
         with home.db.write() as session:
-            held = jobs.claim(session, worker=self._name, now=now(), lease=home.settings.lease, queue=self._queue)
+            held = jobs.claim(session, worker=self._name, now=moment(session), lease=home.settings.lease, queue=self._queue)
             if held is None:
                 return False
             if held.kind == "forget":
@@ -177,7 +177,7 @@ class Runner:
             LostLease: the job was cancelled or taken over; Stopped, TimeUp.
         """
         held, total, (first, last) = pulse.held, len(split["tasks"]), split["span"]
-        self._write(lambda session: jobs.split(session, held, split["tasks"], now=now()))
+        self._write(lambda session: jobs.split(session, held, split["tasks"], now=moment(session)))
         while True:
             if self._stopping:
                 raise Stopped
@@ -205,7 +205,7 @@ class Runner:
     def _do_part(self, whole: Pulse) -> bool:
         """Carry out one part of the job in hand. False: none is left to take."""
         with self._home.db.write() as session:
-            part = jobs.claim(session, worker=self._name, now=now(), lease=self._home.settings.lease, part_of=whole.held)
+            part = jobs.claim(session, worker=self._name, now=moment(session), lease=self._home.settings.lease, part_of=whole.held)
         if part is not None:
             self._perform(part, Pulse(self._home, part, whole=whole))
         return part is not None
@@ -230,9 +230,9 @@ class Runner:
     def _publish(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         home = self._home
         if held.kind == "block":
-            self._write(lambda session: outcomes.carried_out(session, held, outcome, now()))
+            self._write(lambda session: outcomes.carried_out(session, held, outcome, moment(session)))
         elif held.kind == "validate":
-            self._write(lambda session: outcomes.validated(session, held, outcome, now()))
+            self._write(lambda session: outcomes.validated(session, held, outcome, moment(session)))
         elif outcome.get("nothing"):
             self._publish_nothing(held, outcome, hardware)
         else:
@@ -241,9 +241,9 @@ class Runner:
                 signed = certify.certify_version(session, home, held, outcome, hardware)
             outcome["seconds"]["certifying"] = round(time.perf_counter() - begun, 6)
             if held.kind == "fit":
-                self._write(lambda session: outcomes.fitted(session, held, outcome, signed, now()))
+                self._write(lambda session: outcomes.fitted(session, held, outcome, signed, moment(session)))
             else:
-                self._write(lambda session: outcomes.forgotten(session, held, outcome, signed, now(), home.settings.rollback))
+                self._write(lambda session: outcomes.forgotten(session, held, outcome, signed, moment(session), home.settings.rollback))
 
     def _publish_nothing(self, held: Claim, outcome: dict[str, Any], hardware: dict[str, Any]) -> None:
         counts = outcome["facts"]["dispositions"]
@@ -256,7 +256,7 @@ class Runner:
         if "refusal" in outcome:
             with self._home.db.read() as session:
                 signed = certify.certify_refusal(session, self._home, held, outcome, hardware)
-        self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, now()))
+        self._write(lambda session: outcomes.nothing_gone(session, held, outcome, signed, moment(session)))
 
     def _write(self, outcome: Callable[[Session], None]) -> None:
         """Write a result down; again while the database is away, as long as the lease may last.
@@ -276,12 +276,12 @@ class Runner:
                 time.sleep(AGAIN)
 
     def _fail(self, held: Claim, error: dict[str, Any]) -> None:
-        self._write(lambda session: outcomes.failed(session, held, error, now()))
+        self._write(lambda session: outcomes.failed(session, held, error, moment(session)))
 
     def _give_back(self, held: Claim, why: str, *, later: timedelta) -> None:
         try:
             with self._home.db.write() as session:
-                jobs.give_back(session, held, now=now(), why=why, later=later)
+                jobs.give_back(session, held, now=moment(session), why=why, later=later)
         except (LostLease, *OUTAGE) as error:  # its lease will end, and give it back as well
             LOG.warning("%s is left to its lease: %s", held.job_id, type(error).__name__)
 
@@ -296,8 +296,9 @@ class Runner:
     def _charge(self, held: Claim, why: str) -> None:
         try:
             with self._home.db.write() as session:
-                if jobs.charge(session, held, now=now(), max_attempts=self._home.settings.max_attempts, why=why):
-                    outcomes.after_failure(session, held.job_id, {"code": "internal", "detail": "The worker failed repeatedly."}, now())
+                instant = moment(session)
+                if jobs.charge(session, held, now=instant, max_attempts=self._home.settings.max_attempts, why=why):
+                    outcomes.after_failure(session, held.job_id, {"code": "internal", "detail": "The worker failed repeatedly."}, instant)
         except LostLease:
             LOG.warning("lost the lease of %s while charging it", held.job_id)
 
@@ -327,7 +328,7 @@ class Runner:
             return
         self._told = time.monotonic()
         with suppress(*OUTAGE), self._home.db.write() as session:
-            presence.seen(session, worker=self._name, queue=self._queue, now=now())
+            presence.seen(session, worker=self._name, queue=self._queue, now=moment(session))
 
     def _leave(self) -> None:
         if self._queue is not None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from service import idempotency, ids, jobs, locks, uploads
 from service.auth import Caller
 from service.blobs import Sealed
-from service.db import OUTAGE, now
+from service.db import OUTAGE, moment
 from service.deps import IdempotencyKey, MayAdmin, MayRead, OpenHome, dataset_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
@@ -58,7 +58,7 @@ def _begin(home: Home, caller: Caller, key: str | None, name: str) -> bool:
         if idempotency.recall(session, caller.id, key, None) is not None:
             return True
         _refuse_taken(session, name)
-        idempotency.reserve(session, caller.id, key, now())
+        idempotency.reserve(session, caller.id, key, moment(session))
     return False
 
 
@@ -75,13 +75,18 @@ def _finish(home: Home, caller: Caller, key: str | None, name: str, sealed: Seal
     with home.db.write() as session:
         _refuse_taken(session, name)
         dataset = Dataset(
-            id=ids.new("ds"), name=name, state="validating", source_blob=sealed.blob_id, source_sha256=sealed.sha256, created_at=now()
+            id=ids.new("ds"),
+            name=name,
+            state="validating",
+            source_blob=sealed.blob_id,
+            source_sha256=sealed.sha256,
+            created_at=moment(session),
         )
         session.add(dataset)
         session.flush()
-        job = jobs.submit(session, kind="validate", dataset_id=dataset.id, model_id=None, method=None, now=now())
+        job = jobs.submit(session, kind="validate", dataset_id=dataset.id, model_id=None, method=None, now=moment(session))
         stored = Stored(202, {"Location": f"/jobs/{job.id}", "Retry-After": "1"}, shown(session, dataset).model_dump(mode="json"))
-        idempotency.keep(session, caller.id, key, tag, stored, now(), reserved=True)
+        idempotency.keep(session, caller.id, key, tag, stored, moment(session), reserved=True)
     return stored
 
 

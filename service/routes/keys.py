@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from sqlalchemy import select
 
 from service import auth, idempotency, locks
-from service.db import now
+from service.db import moment
 from service.deps import IdempotencyKey, MayAdmin, OpenHome, tag_of
 from service.idempotency import Stored
 from service.problem import Problem, not_found
@@ -28,10 +28,10 @@ def create(body: KeyBody, home: OpenHome, caller: MayAdmin, key: IdempotencyKey 
         stored = idempotency.recall(session, caller.id, key, tag)
         if stored is not None:
             return stored.body
-        made, token = auth.create(session, name=body.name, scopes=list(body.scopes), now=now())
+        made, token = auth.create(session, name=body.name, scopes=list(body.scopes), now=moment(session))
         session.flush()
         shown = KeyOut.model_validate(made).model_dump(mode="json") | {"key": None}
-        idempotency.keep(session, caller.id, key, tag, Stored(201, {}, shown), now())
+        idempotency.keep(session, caller.id, key, tag, Stored(201, {}, shown), moment(session))
         return shown | {"key": token}
 
 
@@ -53,5 +53,5 @@ def revoke(key_id: str, home: OpenHome, caller: MayAdmin) -> None:
         admins = [k for k in session.scalars(select(ApiKey).where(ApiKey.revoked_at.is_(None))) if "model:admin" in k.scopes]
         if admins == [key]:
             raise Problem(409, "last_key", "This is the last key with model:admin; make another first.")
-        key.revoked_at = key.revoked_at or now()
+        key.revoked_at = key.revoked_at or moment(session)
     home.callers.forget(key_id)

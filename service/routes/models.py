@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from service import erasure, idempotency, ids, jobs, locks, outcomes, uploads
 from service.blobs import Sealed
-from service.db import OUTAGE, now
+from service.db import OUTAGE, moment
 from service.deps import IdempotencyKey, MayAdmin, MayRead, OpenHome, dataset_named, model_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
@@ -36,7 +36,7 @@ def create(body: ModelBody, home: OpenHome, caller: MayAdmin, response: Response
         stored = idempotency.recall(session, caller.id, key, tag)
         if stored is None:
             stored = _create(session, home, body)
-            idempotency.keep(session, caller.id, key, tag, stored, now())
+            idempotency.keep(session, caller.id, key, tag, stored, moment(session))
     home.wake.set()
     response.headers.update(stored.headers)
     return stored.body
@@ -64,7 +64,7 @@ def _create(session: Session, home: Home, body: ModelBody) -> Stored:
         name=body.name,
         dataset_id=dataset.id,
         spec=spec,
-        created_at=now(),
+        created_at=moment(session),
         state="awaiting_core" if body.core == "upload" else "fitting",
     )
     session.add(model)
@@ -78,7 +78,7 @@ def _create(session: Session, home: Home, body: ModelBody) -> Stored:
 
 def _fit(session: Session, home: Home, model: Model) -> Job:
     queue = home.settings.training_queue
-    return jobs.submit(session, kind="fit", dataset_id=model.dataset_id, model_id=model.id, method=None, now=now(), queue=queue)
+    return jobs.submit(session, kind="fit", dataset_id=model.dataset_id, model_id=model.id, method=None, now=moment(session), queue=queue)
 
 
 def _check_against_data(body: ModelBody, dataset: Dataset) -> None:
@@ -161,7 +161,7 @@ def _take_core(home: Home, name: str, sealed: Sealed) -> tuple[str, ModelOut]:
         model = model_named(session, name)
         _refuse_core(model)
         if model.given_core_blob:  # of a fit that failed
-            erasure.schedule(session, [model.given_core_blob], job_id=None, what="uploaded core", due_at=now())
+            erasure.schedule(session, [model.given_core_blob], job_id=None, what="uploaded core", due_at=moment(session))
         model.given_core_blob, model.state, model.error = sealed.blob_id, "fitting", None
         job = _fit(session, home, model)
         return job.id, shown(session, model)

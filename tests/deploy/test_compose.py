@@ -72,6 +72,16 @@ def test_there_is_every_part_and_a_gpu_only_where_it_is_asked_for(document: dict
     assert device["capabilities"] == ["gpu"] and device["driver"] == "nvidia"
 
 
+@pytest.mark.parametrize(("profiles", "queue"), [({}, "cpu"), ({"COMPOSE_PROFILES": ""}, "cpu"), ({"COMPOSE_PROFILES": "gpu"}, "gpu")])
+def test_what_is_to_be_trained_goes_to_a_queue_that_has_a_worker(profiles: dict[str, str], queue: str) -> None:
+    services = {service.name: service for service in compose.read(FILE, {"POSTGRES_PASSWORD": "x"} | profiles)}
+
+    attended = {service.command[-1] for service in services.values() if service.command[:1] == ("worker",)}
+
+    assert services["api"].environment["EXPUNGE_TRAINING_QUEUE"] == queue
+    assert queue in attended
+
+
 def test_every_lasting_service_has_a_health_check_and_waits_for_what_it_needs(document: dict[str, Any]) -> None:
     services = document["services"]
     lasting = {name for name, body in services.items() if body.get("restart") != "no"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from expunge.cli import COMPUTING
 from tests.servers import no_servers, private_postgres, private_redis
 
 ROOT = Path(__file__).parents[2]
@@ -62,7 +63,21 @@ def test_the_api_starts_and_accepts_without_a_package_of_the_worker(environment:
                 serving.wait(20)
             serving.kill()
 
-    assert {"torch", "numpy", "scipy", "sklearn"} <= WORKERS_ALONE
+    assert set(COMPUTING) <= WORKERS_ALONE
     assert migrated.returncode == 0, migrated.stderr
     assert (ready.status_code, ready.json()["wrong"]) == (200, ["no worker gave a sign of life of late"])
     assert asked.status_code == 422 and asked.json()["code"].startswith("parquet"), asked.text
+
+
+def test_a_worker_without_torch_says_what_to_install_and_ends(environment: dict[str, str], tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", API_IMAGE, "migrate"], cwd=tmp_path, env=environment, timeout=60, check=True)
+
+    worker = [sys.executable, "-c", API_IMAGE, "worker"]
+    ended = subprocess.run(worker, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    embedded = {name: value for name, value in environment.items() if name not in ("EXPUNGE_DATABASE_URL", "EXPUNGE_REDIS_URL")}
+    serve = [sys.executable, "-c", API_IMAGE, "serve"]
+    alone = subprocess.run(serve, cwd=tmp_path, env=embedded, capture_output=True, text=True, timeout=30, check=False)
+
+    for done in (ended, alone):
+        assert done.returncode == 1
+        assert "needs the package torch" in done.stderr and "pip install 'expunge[service,worker]'" in done.stderr
