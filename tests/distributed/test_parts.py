@@ -125,6 +125,31 @@ def freeze(service: Cluster, location: str, *, owner: bool) -> subprocess.Popen[
     raise AssertionError("no worker could be caught with a part in hand")
 
 
+def other_worker(service: Cluster, location: str) -> subprocess.Popen[bytes]:
+    """Wait until one of two workers has the job in hand. Returns the other."""
+    deadline = time.monotonic() + 60
+    with record(service) as database:
+        while time.monotonic() < deadline:
+            with database.read() as session:
+                root = session.get_one(Job, location.rpartition("/")[2])
+                if root.state == "running":
+                    return next(w for w in service.workers if not str(root.worker).endswith(f":{w.pid}"))
+            time.sleep(0.01)
+    raise AssertionError("nobody took the job")
+
+
+def in_hand(service: Cluster, location: str, worker: subprocess.Popen[bytes]) -> None:
+    """Wait until this worker has a part in hand."""
+    deadline = time.monotonic() + 60
+    with record(service) as database:
+        while time.monotonic() < deadline:
+            with database.read() as session:
+                if any(p.state == "running" and str(p.worker).endswith(f":{worker.pid}") for p in parts_of(session, location)):
+                    return
+            time.sleep(0.01)
+    raise AssertionError("the worker took no part")
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_files_of_one_process(start: Start, alone: list[list[str]], many: Digits, workers: int) -> None:
     service = start(workers=workers)
@@ -188,10 +213,11 @@ def test_a_part_that_cannot_be_done_ends_its_job_with_its_reason(start: Start) -
     service = start(workers=2, max_attempts="1")
 
     fit = begin_fit(service)
-    worker = freeze(service, fit, owner=False)
+    worker = other_worker(service, fit)
     (child,) = psutil.Process(worker.pid).children()
+    child.suspend()  # while the core is trained: the first part that this worker takes stays undone
+    in_hand(service, fit, worker)
     child.kill()
-    worker.send_signal(signal.SIGCONT)
     job = service.end_of(fit)
 
     with record(service) as database, database.read() as session:
