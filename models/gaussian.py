@@ -5,7 +5,7 @@ Source: Dong, Roth & Su, Gaussian differential privacy, 2019, section 2 and coro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import exp, inf, sqrt
 
 from scipy.special import log_ndtr, ndtr, ndtri  # type: ignore[import-untyped, unused-ignore]
@@ -61,11 +61,6 @@ def advantage(mu: float) -> float:
 def tpr(mu: float, fpr: float) -> float:
     """Return the largest true-positive rate at a false-positive rate: Phi(Phi^-1(FPR) + mu)."""
     return float(ndtr(float(ndtri(fpr)) + mu))
-
-
-def composed(mus: Iterable[float]) -> float:
-    """Return the mu of several releases with fresh noise each: the root of the sum of squares."""
-    return sqrt(sum(mu * mu for mu in mus))
 
 
 def _turning_point(holds: Callable[[float], bool], low: float, high: float, *, step: float) -> float:

@@ -30,7 +30,7 @@ ASSUMPTIONS = (
     "The core, a, L, the architecture, M, sigma, mu_max and the stopping rule were fixed without the forgotten samples.",
     "z is fresh and secret, from the operating system's cryptographic generator; it and w~ are destroyed once their sum is rounded.",
     "g is the gradient over all kept rows and all core rows, in float64 up to its rounding.",
-    "M = U diag(values) U^T + L I is at most the core's curvature up to float64 rounding (about 1e-9 of L).",
+    "M = U diag(values) U^T + L I is at most the core's curvature up to float64 rounding.",
     "The reference is refitting on the same core, with the same noise.",
     "Only the released weights leave the service.",
 )
