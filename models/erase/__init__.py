@@ -1,0 +1,1 @@
+"""The ways to take an attribute's information out of a network."""
