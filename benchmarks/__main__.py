@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, transfer
+from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, setting, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
 Run = Callable[[argparse.Namespace, Callable[[Outcome], None]], Outcome]
 
 BENCHMARKS: dict[str, Run] = {
-    forget.NAME: lambda asked, keep: forget.run(full=asked.full),
+    forget.NAME: lambda asked, keep: forget.run(full=asked.full, names=asked.tasks),
     removals.NAME: lambda asked, keep: removals.run(),
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
@@ -25,7 +25,7 @@ BENCHMARKS: dict[str, Run] = {
 }
 
 MINUTES = {
-    forget.NAME: (forget.MINUTES, forget.MINUTES_WIDE),
+    forget.NAME: (forget.MINUTES, forget.MINUTES_FULL),
     removals.NAME: (removals.MINUTES, 0),
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
@@ -64,13 +64,13 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
     parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features and the pretrained core too")
-    parser.add_argument("--tasks", type=_names, default=[], help="accuracy tasks to run alone, such as cifar-5k; others' results stay")
+    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy (cifar-5k), forms of forget (resnet20), to run alone")
     parser.add_argument("--seeds", type=_seeds, help="seeds of the accuracy tasks, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
-    if unknown := set(asked.tasks) - {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE)}:
-        parser.error(f"no accuracy task is called {', '.join(sorted(unknown))}")
+    if unknown := set(asked.tasks) - {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE, *setting.ALL_FORMS)}:
+        parser.error(f"no task or form is called {', '.join(sorted(unknown))}")
     return asked
 
 

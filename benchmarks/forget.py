@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ from benchmarks.clock import Contender, in_turns, once
 from benchmarks.data import images
 from benchmarks.forget_tables import outcome_of
 from benchmarks.machine import copy_rate, one_thread, peak_product_rate
-from benchmarks.outcome import Outcome, progress
-from benchmarks.setting import FORMS, WIDE, Case, Form, Setting, case, prepare, statistics_at, write_case
+from benchmarks.outcome import Outcome, earlier_numbers, progress
+from benchmarks.setting import ALL_FORMS, FORMS, Case, Form, Setting, case, prepare, statistics_at, write_case
 from models.forget.refit import weights_of
 from models.linear.core import Core, logits
 from models.linear.statistics import Rows, Statistics, subtract
@@ -27,7 +29,7 @@ from models.train import Training
 
 NAME = "forget"
 MINUTES = 6
-MINUTES_WIDE = 5
+MINUTES_FULL = 30
 
 
 @dataclass(frozen=True)
@@ -45,20 +47,24 @@ class Scale:
     forms: tuple[Form, ...] = FORMS
 
 
-def run(*, full: bool = False) -> Outcome:
-    """Measure every form of the features; the wide one where `full`.
+def run(*, full: bool = False, names: Sequence[str] = ()) -> Outcome:
+    """Measure every form of the features; the wide one and the dearer network where `full`.
+
+    Args:
+        names: measure these forms alone; what an earlier run found of the others stays in the result.
 
     Raises:
         DataMissing: without the benchmark data.
         HashesDiffer: a forgotten model is not bit for bit the refitted one.
     """
-    scale = Scale(forms=(*FORMS, WIDE) if full else FORMS)
-    return measured(images("fashion_mnist", "train"), images("fashion_mnist", "test"), scale)
+    forms = tuple(form for form in ALL_FORMS if form.name in names) or (ALL_FORMS if full else FORMS)
+    earlier = earlier_numbers(NAME).get("forms", {}) if names else {}
+    return measured(images("fashion_mnist", "train"), images("fashion_mnist", "test"), Scale(forms=forms), earlier)
 
 
-def measured(data: Any, test: Any, scale: Scale) -> Outcome:
+def measured(data: Any, test: Any, scale: Scale, earlier: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
     """Measure on any images; `run` does on Fashion-MNIST."""
-    numbers: dict[str, Any] = {"product_flops": peak_product_rate(), "core_rows": scale.core_rows, "forms": {}}
+    numbers: dict[str, Any] = {"product_flops": peak_product_rate(), "core_rows": scale.core_rows, "forms": dict(earlier)}
     for form in scale.forms:
         setting = prepare(
             form, data, test, core_rows=scale.core_rows, user_rows=scale.user_rows[-1], training=Training(epochs=scale.core_epochs)

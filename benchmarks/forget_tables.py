@@ -75,7 +75,8 @@ def speed(name: str, form: Numbers, sizes: tuple[int, ...], k: int) -> Table:
         (f"{sizes[-1]:,}", "(c) in two processes", seconds(two["refit_raw"]), times(two["refit_raw"] / last)),
         (f"{sizes[-1]:,}", "(d) on two threads", seconds(two["fine_tune"]), times(two["fine_tune"] / last)),
     ]
-    layers = f"taps {', '.join(form['form']['taps'] or ['all four stages'])}; channels {form['form']['hidden'] or 'default'}"
+    layers = f"{form['form'].get('network', 'convnet')}, taps {', '.join(form['form']['taps'] or ['all stages'])}"
+    layers += f", channels {form['form']['hidden'] or 'default'}"
     worth = f"Test accuracy without user rows {form['accuracy']['core']:.4f}, with all of them {form['accuracy']['user']:.4f}."
     title = f"{name}: d = {form['d']:,} features, {k} samples forgotten"
     return Table(title, ("n", "method", "time", "against (a)"), tuple(rows), f"Features: {layers}; L = {form['ridge']:g}. {worth}")

@@ -31,9 +31,10 @@ class Form:
     name: str
     hidden: tuple[int, ...] | None = None
     taps: tuple[str, ...] | None = None
+    network: str = "convnet"
 
     def architecture(self, shape: tuple[int, ...], classes: int) -> Architecture:
-        return Architecture(name="convnet", input_shape=shape, classes=classes, hidden=self.hidden, taps=self.taps)
+        return Architecture(name=self.network, input_shape=shape, classes=classes, hidden=self.hidden, taps=self.taps)
 
 
 FORMS = (Form("default"), Form("last stage", taps=("stage4",)))
@@ -41,6 +42,11 @@ FORMS = (Form("default"), Form("last stage", taps=("stage4",)))
 
 WIDE = Form("wide", hidden=(24, 24, 48, 48))
 """Half as many channels again, for the full run."""
+
+DEARER = Form("resnet20", taps=("layer3",), network="resnet20")
+"""A network that costs more to read a row with, as networks in use do, and its last stage: forgetting reads no row. For the full run."""
+
+ALL_FORMS = (*FORMS, WIDE, DEARER)
 
 
 @dataclass(frozen=True)

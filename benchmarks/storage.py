@@ -70,7 +70,7 @@ def store(setting: Setting, statistics: Statistics, folder: Path, *, n: int) -> 
     fitted = Fitted(setting.core, 0, CLASSES, setting.begun, statistics, weights, rows_blocks, held, None)
     files, state = write(fitted, shelf, {})
     shape = list(setting.core.architecture.input_shape)
-    form = {k: getattr(setting.core.architecture, k) for k in ("name", "activation", "taps", "bottleneck", "hidden")}
+    form = {k: getattr(setting.core.architecture, k) for k in ("name", "activation", "taps", "bottleneck", "hidden", "grid")}
     dataset = {"blocks": data_blocks, "index": shelf.put(pack_table(index)).blob_id, "shape": shape, "text_labels": False}
     plan = {
         "kind": "forget", "method": "exact", "model_id": MODEL, "parent": 1, "files": files, "state": state, "dataset": dataset,

@@ -39,8 +39,8 @@ class Budget:
     """Of every training: two seeds side by side use two cores better than one training on two threads."""
 
 
-def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, *, seed: int) -> dict[str, Any]:
-    """Return test accuracies, seconds, and what was chosen."""
+def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, *, seed: int, finer: int | None = None) -> dict[str, Any]:
+    """Return test accuracies, seconds, and what was chosen; with `finer` also those of features on that grid."""
     shape, classes = tuple(core_samples.inputs.shape[1:]), int(core_samples.labels.max()) + 1
     architecture = Architecture(name="convnet", input_shape=shape, classes=classes)
     training = replace(default_training(architecture, len(core_samples)), seed=seed, flip=budget.flip)
@@ -55,6 +55,12 @@ def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, 
         "exact": fraction(logits(core, fitted.weights, test.inputs), test),
     }
     progress(f"core {right['core']:.4f}, exact {right['exact']:.4f}")
+    spent, of_grid = {"exact": fitting}, {}
+    if finer is not None:
+        again, spent["finer"] = once(lambda: fit(replace(recipe, architecture=replace(architecture, grid=finer)), core_samples, user))
+        right["finer"] = fraction(logits(again.core, again.weights, test.inputs), test)
+        of_grid = {"grid": finer, "d_finer": again.core.d, "ridge_finer": again.core.ridge}
+        progress(f"exact on a grid of {finer}: {right['finer']:.4f}, d = {again.core.d}, L = {again.core.ridge:g}")
     chosen, searching = once(lambda: search(core, user, training, budget))
     tuned, tuning = once(lambda: fine_tuned(core, user, replace(chosen, epochs=budget.tune)))
     right["fine_tune"] = accuracy_of(tuned, test)
@@ -66,8 +72,8 @@ def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, 
     scratch, scratching = once(lambda: from_scratch(architecture, both, from_training))
     right["scratch"] = accuracy_of(scratch, test)
     progress(f"from scratch {right['scratch']:.4f}")
-    spent = {"exact": fitting, "fine_tune": searching + tuning, "scratch": scratching}
-    return {
+    spent |= {"fine_tune": searching + tuning, "scratch": scratching}
+    return of_grid | {
         "accuracy": right, "seconds": spent, "d": core.d, "ridge": core.ridge, "rate": chosen.rate, "augment": chosen.augment,
         "saturated": fitted.rows.saturated,
     }  # fmt: skip

@@ -117,6 +117,9 @@ class ArchitectureIn(In):
     taps: Annotated[list[StrictStr], Field(min_length=1, max_length=32)] | None = None
     bottleneck: StrictStr | None = None
     hidden: Annotated[list[Annotated[int, Field(ge=1, le=8192)]], Field(max_length=8)] | None = None
+    grid: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Cells a side that the taps of images are averaged over; default 4, or less where that gives over 4,096 features. With many user
+    rows a finer grid is worth its price: forgetting costs the cube of the number of features."""
 
 
 class TrainingIn(In):

@@ -38,6 +38,7 @@ def architecture_of(spec: Mapping[str, Any], shape: tuple[int, ...], classes: in
             bottleneck=form["bottleneck"],
             taps=tuple(form["taps"]) if form["taps"] else None,
             hidden=tuple(form["hidden"]) if form["hidden"] else None,
+            grid=form.get("grid"),
         )
     except ValueError as error:
         raise Failure("architecture", str(error)) from error

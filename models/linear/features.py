@@ -100,7 +100,9 @@ def pool(tap: Tensor, grid: int) -> Tensor:
 
 
 def pooled_side(net: Network) -> int:
-    """Return the largest grid, of 4, 2 and 1 cells a side, with which the features number at most 4,096 (else 1)."""
+    """Return the architecture's grid; else the largest of 4, 2 and 1 cells a side with which the features number at most 4,096, or 1."""
+    if net.architecture.grid is not None:
+        return net.architecture.grid
     return next((grid for grid in GRIDS if tap_width(net, grid) + 1 <= WIDEST), GRIDS[-1])
 
 

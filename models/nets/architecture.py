@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")
+FINEST = 16  # cells a side of a tap's grid: beyond, a solve takes minutes
 SMALLEST_IMAGE = 8  # pixels a side: two halvings leave the 2 x 2 that the smallest pooled tap needs
 
 
@@ -33,6 +34,9 @@ class Architecture:
     hidden: tuple[int, ...] | None = None
     """Widths of `mlp`'s hidden layers, or channels of `convnet`'s four stages; None takes the network's own choice."""
 
+    grid: int | None = None
+    """Cells a side that the taps of images are averaged over, 1 to 16; None takes 4, or less where d would pass 4,096."""
+
     def __post_init__(self) -> None:
         """Refuse a form that no network has.
 
@@ -49,6 +53,8 @@ class Architecture:
             raise ValueError("taps name at least one layer, each once")
         if self.hidden is not None and (not self.hidden or any(width < 1 for width in self.hidden)):
             raise ValueError(f"hidden holds positive widths, not {self.hidden}")
+        if self.grid is not None and not 1 <= self.grid <= FINEST:
+            raise ValueError(f"grid lies between 1 and {FINEST}, not at {self.grid}")
 
     @property
     def is_image(self) -> bool:

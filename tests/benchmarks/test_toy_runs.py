@@ -83,10 +83,10 @@ def test_a_removal_that_leaves_the_row_in_is_caught(monkeypatch: pytest.MonkeyPa
         removals.measured(pair, pair, removals=3, checked=3)
 
 
-def test_accuracy_scores_all_five_and_keeps_earlier_seeds() -> None:
+def test_accuracy_scores_all_six_and_keeps_earlier_seeds() -> None:
     budget = tuning.Budget(search=1, tune=1, scratch=1, threads=1)
 
-    one = tuning.scores(digits(0, 300), digits(300, 600), digits(900, 1000), budget, seed=0)
+    one = tuning.scores(digits(0, 300), digits(300, 600), digits(900, 1000), budget, seed=0, finer=5)
     found = accuracy.outcome_of({"toy": {"0": one | {"budget": {"search": 1, "tune": 1, "scratch": 1}}}})
 
     assert set(one["accuracy"]) == set(accuracy.METHODS)

@@ -231,6 +231,21 @@ def test_forms_that_no_net_has_are_refused() -> None:
         build(Architecture(name="convnet", input_shape=(1, 8, 8), classes=2, hidden=(3,)), 0)
 
 
+@pytest.mark.parametrize(("grid", "width"), [(1, 96), (5, 96 * 25), (9, (16 + 16) * 81 + (32 + 32) * 64)])
+def test_a_declared_grid_is_kept_whatever_the_number_of_features(grid: int, width: int) -> None:
+    net = build(Architecture(name="convnet", input_shape=(1, 32, 32), classes=2, grid=grid), 0).eval()
+
+    taps, _ = activations(net, torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
+
+    assert pooled_side(net) == grid
+    assert taps.shape[1] == tap_width(net, grid) == width
+
+
+def test_a_grid_that_no_tap_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="grid"):
+        Architecture(name="convnet", input_shape=(1, 32, 32), classes=2, grid=17)
+
+
 def test_wide_taps_are_pooled_to_the_next_smaller_grid() -> None:
     narrow = build(Architecture(name="convnet", input_shape=(1, 32, 32), classes=2), 0)
     wide = build(Architecture(name="convnet", input_shape=(1, 32, 32), classes=2, hidden=(64, 64, 64, 65)), 0)
