@@ -42,8 +42,6 @@ class Scale:
     memory_at: tuple[int, ...] = (5_000, 50_000)
     """n of the runs in fresh processes."""
     repeats: int = 7
-    core_epochs: int = 8
-    """Half of the default, since accuracy is not the point here: seconds are the same for any weights."""
     forms: tuple[Form, ...] = FORMS
 
 
@@ -67,7 +65,7 @@ def measured(data: Any, test: Any, scale: Scale, earlier: Mapping[str, Any] = Ma
     numbers: dict[str, Any] = {"product_flops": peak_product_rate(), "core_rows": scale.core_rows, "forms": dict(earlier)}
     for form in scale.forms:
         setting = prepare(
-            form, data, test, core_rows=scale.core_rows, user_rows=scale.user_rows[-1], training=Training(epochs=scale.core_epochs)
+            form, data, test, core_rows=scale.core_rows, user_rows=scale.user_rows[-1], training=Training(epochs=form.core_epochs)
         )
         numbers["forms"][form.name] = of_form(setting, form, scale, product_flops=numbers["product_flops"])
     return outcome_of(NAME, numbers, scale.user_rows, scale.gone)

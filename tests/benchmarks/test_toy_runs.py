@@ -26,7 +26,7 @@ TOY = setting.Form("toy", hidden=(4, 4, 6, 6), taps=("stage3", "stage4"))
 
 
 def test_forget_measures_every_cell_and_finds_every_hash_equal() -> None:
-    scale = forget.Scale(core_rows=200, user_rows=(300, 600), gone=(1, 10), memory_at=(), repeats=1, core_epochs=1, forms=(TOY,))
+    scale = forget.Scale(core_rows=200, user_rows=(300, 600), gone=(1, 10), memory_at=(), repeats=1, forms=(TOY,))
 
     found = forget.measured(digits(0, 900), digits(900, 1000), scale)
 
