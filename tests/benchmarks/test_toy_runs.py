@@ -22,7 +22,7 @@ def digits(start: int, end: int) -> Samples:
     return Samples(images, torch.from_numpy(raw.target[start:end].astype(np.int64)), tuple(f"digit-{i}" for i in range(start, end)))
 
 
-TOY = setting.Form("toy", hidden=(4, 4, 6, 6), taps=("stage3", "stage4"))
+TOY = setting.Form("toy", hidden=(4, 4, 6, 6), taps=("stage3", "stage4"), core_epochs=1)
 
 
 def test_forget_measures_every_cell_and_finds_every_hash_equal() -> None:
