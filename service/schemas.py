@@ -181,6 +181,9 @@ class ModelBody(In):
             raise ValueError("core `none` has no network to linearise")
         if isinstance(layers, list) and len(set(layers)) != len(layers):
             raise ValueError("layers must be distinct")
+        form = info.data.get("architecture")
+        if layers is not None and form is not None and (form.taps or form.grid):
+            raise ValueError("taps and grid choose features of models without `linearize`: leave them out")
         return layers
 
     @field_validator("release")

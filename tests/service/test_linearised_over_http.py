@@ -251,6 +251,7 @@ def test_a_layer_that_the_network_lacks_fails_the_fit_by_name(live: Live) -> Non
 @pytest.mark.parametrize(
     ("wrong", "pointer"),
     [({"linearize": None}, "/release"), ({"core": "none", "classes": list(range(10)), "ridge": 1.0, "range": 255.0}, "/linearize"),
+     ({"architecture": FORM["architecture"] | {"taps": ["stage4"]}}, "/linearize"),
      ({"linearize": []}, "/linearize"), ({"linearize": ["fc", "fc"]}, "/linearize"), ({"release": {"mu_max": 0}}, "/release/mu_max"),
      ({"release": {"noise": "pink"}}, "/release/noise"), ({"release": {"seed": 1}}, "/release/seed")],
 )  # fmt: skip
