@@ -51,10 +51,10 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
-                instant = moment(session)
-                request = requests.receive(session, caller, body, body_blob=blob, now=instant, training_queue=home.settings.training_queue)
-                shown = requests.promised(request, body.model).model_dump(mode="json")
-                stored = Stored(202, {"Location": f"/jobs/{request.job_id}", "Retry-After": "1"}, shown)
+                model, instant = requests.addressee(session, body.model)
+                queue = home.settings.training_queue
+                request = requests.receive(session, caller, model, body, body_blob=blob, now=instant, training_queue=queue)
+                stored = Stored(202, {"Location": f"/jobs/{request.job}", "Retry-After": "1"}, request.model_dump(mode="json"))
                 idempotency.keep(session, caller.id, key, tag, stored, instant)
                 kept = True
     finally:
