@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 
-from service.db import PATIENT
+from service.connections import open_engine
 
 
 class Leader:
@@ -16,7 +16,7 @@ class Leader:
     """
 
     def __init__(self, database_url: str, name: str) -> None:
-        self._engine = create_engine(database_url, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT", connect_args=PATIENT)
+        self._engine = open_engine(database_url, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT")
         self._name = f"leader\n{name}"
         self._connection: Connection | None = None
         self._leading = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service import ids, jobs, locks
@@ -166,7 +166,9 @@ def receive(
     if joined is None:
         _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
         joined = session.connection().execute(_JOIN, request).scalar_one()
-    return _out(Request(**request, job_id=joined), body.model, None)
+    # Its job has not begun; nothing is read back.
+    not_yet = dict.fromkeys(("version", "finished_at", "dispositions", "certificate"))
+    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": joined})
 
 
 _GIVEN = [
@@ -202,14 +204,20 @@ def of_job(session: Session, job_id: str) -> list[Request]:
     return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
 
 
+def bodies_of_job(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """By name, the blob that holds what was asked."""
+    query = select(Request.id, Request.body_blob).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)
+    return [{"id": name, "body": blob} for name, blob in session.execute(query)]
+
+
 def ids_of_job(session: Session, job_id: str) -> list[str]:
     """The same requests by name alone: thousands may have joined a job that somebody polls."""
     return list(session.scalars(select(Request.id).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
 
 
 def begin(session: Session, job_id: str) -> None:
-    for request in of_job(session, job_id):
-        request.state = "in_progress"
+    waiting = update(Request).where(Request.job_id == job_id, Request.state != "cancelled")
+    session.execute(waiting.values(state="in_progress").execution_options(synchronize_session=False))
 
 
 def final_state(dispositions: Mapping[str, Any]) -> RequestState:

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
-from service import erasure, idempotency, ids, requests
+from service import idempotency, ids, outcomes, requests
 from service.auth import Caller
 from service.db import moment
 from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
@@ -108,9 +108,7 @@ def cancel(request_id: str, home: OpenHome, caller: MayForget) -> Any:
     with home.db.write() as session:
         instant = moment(session)
         request = requests.cancel(session, request_id, instant)
-        if request.body_blob:
-            erasure.schedule(session, [request.body_blob], job_id=None, what="body of a request", due_at=instant)
-            request.body_blob = None
+        outcomes.drop_bodies(session, [request], None, instant)
         shown = requests.shown(session, request)
     home.wake.set()
     return shown
