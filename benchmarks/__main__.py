@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, setting, transfer
+from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, setting, transfer, wide
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Run] = {
     caltech.NAME: lambda asked, keep: caltech.run(),
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
+    wide.NAME: lambda asked, keep: wide.run(),
 }
 
 MINUTES = {
@@ -33,6 +34,7 @@ MINUTES = {
     caltech.NAME: (caltech.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
     service.NAME: (service.MINUTES, 0),
+    wide.NAME: (wide.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 

@@ -1,16 +1,22 @@
-"""A live embedded service in a process of its own, on a data directory of its own, spoken to over HTTP."""
+"""A live service in processes of its own, embedded or over servers of its own, spoken to over HTTP."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from benchmarks.data import DataMissing
+from service import migrate
+from tests.servers import Server, no_servers, private_postgres, private_redis
 
 FINAL = ("done", "failed", "refused", "cancelled")
 
@@ -47,6 +53,65 @@ def service(folder: Path) -> Iterator[httpx.Client]:
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The distributed form on servers of its own, without a worker."""
+
+    environment: dict[str, str]
+    postgres: Server
+    address: str
+    token: str
+    client: httpx.Client
+
+
+@contextmanager
+def distributed(**settings: str) -> Iterator[Servers]:
+    """Run PostgreSQL, which flushes what it commits to the disk, Redis and one API process within the block.
+
+    Args:
+        settings: further variables of the environment.
+
+    Raises:
+        DataMissing: a server is not installed.
+    """
+    if missing := no_servers():
+        raise DataMissing(missing)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="expunge-bench-")))
+        postgres, redis = stack.enter_context(private_postgres(fsync="on")), stack.enter_context(private_redis())
+        migrate.upgrade(postgres.url)
+        environment = dict(os.environ) | {"EXPUNGE_DATA_DIR": str(folder), "EXPUNGE_DATABASE_URL": postgres.url,
+                                          "EXPUNGE_REDIS_URL": redis.url, "EXPUNGE_PORT": "0"} | settings  # fmt: skip
+        serve = [sys.executable, "-m", "expunge.cli", "serve", "--key-file", str(folder / "key")]
+        address = stack.enter_context(listening(serve, environment))
+        token = (folder / "key").read_text().strip()
+        client = stack.enter_context(httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=600))
+        yield Servers(environment, postgres, address, token, client)
+
+
+@contextmanager
+def listening(command: list[str], environment: dict[str, str]) -> Iterator[str]:
+    """Run a server within the block. Yields its address."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1]
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def worker(environment: dict[str, str]) -> Iterator[None]:
+    command = [sys.executable, "-m", "expunge.cli", "worker"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def accepted(response: httpx.Response) -> str:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import httpx
 
-from benchmarks.data import DataMissing
 from benchmarks.latency import digits
-from benchmarks.live import accepted, ended
+from benchmarks.live import accepted, distributed, ended, listening, worker
 from benchmarks.load import Load, load
 from benchmarks.outcome import Goal, Outcome, Table, progress, seconds, times
-from service import migrate
-from tests.servers import fresh_database, no_servers, private_postgres, private_redis
+from tests.servers import fresh_database
 
 NAME = "service"
 MINUTES = 4
@@ -39,21 +32,12 @@ def run(*, slice_seconds: float = 3.0, rounds: int = 3, together: int = 1000, jo
         together: requests queued for one model, carried out as one job.
         jobs: of one request each, measured one after another beside that.
     """
-    if missing := no_servers():
-        raise DataMissing(missing)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="expunge-bench-")))
-        postgres, redis = stack.enter_context(private_postgres(fsync="on")), stack.enter_context(private_redis())
-        migrate.upgrade(postgres.url)
-        environment = dict(os.environ) | {"EXPUNGE_DATA_DIR": str(folder), "EXPUNGE_DATABASE_URL": postgres.url,
-                                          "EXPUNGE_REDIS_URL": redis.url, "EXPUNGE_PORT": "0"}  # fmt: skip
-        serve = [sys.executable, "-m", "expunge.cli", "serve", "--key-file", str(folder / "key")]
-        address = stack.enter_context(_listening(serve, environment))
-        token = (folder / "key").read_text().strip()
-        other = stack.enter_context(fresh_database(postgres))
-        bare = stack.enter_context(_listening([sys.executable, "-m", "benchmarks.bare", other], environment))
-        client = stack.enter_context(httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=120))
-        with _worker(environment):
+        servers = stack.enter_context(distributed())
+        environment, address, token, client = servers.environment, servers.address, servers.token, servers.client
+        other = stack.enter_context(fresh_database(servers.postgres))
+        bare = stack.enter_context(listening([sys.executable, "-m", "benchmarks.bare", other], environment))
+        with worker(environment):
             progress("uploading the digits and fitting a model")
             ended(client, accepted(client.post("/datasets", params={"name": "digits"}, content=digits(CORE, USER))))
             body = {"name": "m", "dataset": "digits", "architecture": {"name": "linear"}, "training": {"epochs": 3}, "expected_rows": USER}
@@ -61,29 +45,6 @@ def run(*, slice_seconds: float = 3.0, rounds: int = 3, together: int = 1000, jo
         accepting, polling = _loads(address, bare, token, client, slice_seconds, rounds)
         cost = _one_job_beside_many(environment, client, together, jobs)
     return outcome_of(accepting, polling, cost)
-
-
-@contextmanager
-def _listening(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    """Run a server within the block. Yields its address."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
-def _worker(environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "expunge.cli", "worker"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 Loads = dict[str, dict[int, Load]]
@@ -117,13 +78,13 @@ def _loads(address: str, bare: str, token: str, client: httpx.Client, slice_seco
 def _one_job_beside_many(environment: dict[str, str], client: httpx.Client, together: int, jobs: int) -> dict[str, Any]:
     """Seconds of a worker: for one job of many requests, and for as many jobs of one request each."""
     progress(f"{jobs} jobs of one request each")
-    with _worker(environment):
+    with worker(environment):
         _drain(client)
         spent = [_busy(ended(client, _forget(client, f"user-{i}"))) for i in range(together, together + jobs)]
     progress(f"{together} requests as one job")
     for i in range(together):
         place = _forget(client, f"user-{i}")
-    with _worker(environment):
+    with worker(environment):
         at_once = _busy(ended(client, place))
     one = median(spent)
     return {"together": together, "one_job": at_once, "jobs_measured": jobs, "each_job": one, "many_jobs": one * together}

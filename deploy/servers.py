@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
 
+from deploy.tether import tether
 from tests.servers import Server, free_port, postgres_bin, unprivileged
 
 
@@ -42,7 +44,8 @@ def postgres(state: Path, password: str, *, private: bool) -> Place:
     options = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "log_min_messages": "warning"}
     command = [str(found / "postgres"), "-D", str(data), "-p", address.partition(":")[2]]
     command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    server = Server("", int(address.partition(":")[2]), directory, command, who, lambda: _postgres_answers(address, password, "postgres"))
+    port = int(address.partition(":")[2])
+    server = Server("", port, directory, command, _tethered(who), lambda: _postgres_answers(address, password, "postgres"))
     _start(server)
     with psycopg.connect(_conninfo(address, password, "postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'expunge'").fetchone():
@@ -61,9 +64,13 @@ def hints(state: Path, command: tuple[str, ...], *, private: bool) -> Place:
     directory, address = _directory(state / "redis"), f"127.0.0.1:{free_port()}"
     port = address.partition(":")[2]
     started = [program, *command[1:], "--bind", "127.0.0.1", "--port", port, "--dir", str(directory)]
-    server = Server("", int(port), directory, started, unprivileged(), lambda: _redis_answers(address))
+    server = Server("", int(port), directory, started, _tethered(unprivileged()), lambda: _redis_answers(address))
     _start(server)
     return Place(address, server)
+
+
+def _tethered(who: dict[str, Any]) -> dict[str, Any]:
+    return who | {"preexec_fn": tether()}
 
 
 def _start(server: Server) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from deploy import compose, servers
 from deploy.compose import Service
+from deploy.tether import tether
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,13 @@ class Running:
         with open(self.log, "ab", opener=_private) as log:
             # A session of its own: Ctrl-C reaches this process alone, which then ends everything in order.
             self.process = subprocess.Popen(  # noqa: S603  the compose file's command, no shell
-                self.command, env=dict(self.environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=tether(),
             )
         self.began = time.monotonic()
         say(f"{self.service.name}: started (pid {self.process.pid}), log in {self.log}")

@@ -15,7 +15,6 @@ from service.db import now
 from service.deadlines import Deadlines
 from service.dispatcher import Dispatcher, recover
 from service.home import Home, open_home
-from service.leader import Leader
 from service.settings import Settings
 from service.traces import Traced
 
@@ -87,6 +86,7 @@ def _embedded(home: Home) -> list[Part]:
 
 def _distributed(home: Home) -> list[Part]:
     # Here and not above: a service of one process needs no message broker, and an API process no runner.
+    from service.leader import Leader
     from workers.hints import Hints
 
     return [Dispatcher(home, Hints(home), leader=Leader(home.settings.database_url, "dispatcher"))]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
-from service.locks import number
 from service.tables import Base
 
 
@@ -17,7 +16,7 @@ def run() -> None:
         context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
         with context.begin_transaction():
             if engine.dialect.name == "postgresql":  # two that start together: the second finds nothing left to do
-                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number("migrate")})
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('migrate', 0))"))
             context.run_migrations()
 
 

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import select
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy import DateTime, Engine, TypeDecorator, create_engine, event
-from sqlalchemy.exc import InterfaceError, InvalidatePoolError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 
 OUTAGE = (OperationalError, InterfaceError, NoConnection)
 """What a database raises that cannot be reached, stops, or is too busy; never what wrong data raise."""
-
-PATIENT = {
-    # A peer that vanished without a word (pulled cable, frozen host) is given up after seconds, not after TCP's two hours.
-    "connect_timeout": 5,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-    "application_name": "expunge",
-    # A process frozen within a transaction must not keep its row locks for longer than its lease.
-    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=60s -c timezone=UTC"
-    " -c default_transaction_isolation=read\\ committed",
-}
-"""How PostgreSQL is connected to; every wait has an end."""
-
-
-IDLE = 1.0
-"""Seconds after which a pooled connection is tried before it is used: each try costs a round trip."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -82,22 +60,20 @@ class Database:
 
     def __init__(self, url: str, *, connections: int = 20) -> None:
         sqlite = url.startswith("sqlite")
-        self.engine: Engine = (
-            create_engine(url, connect_args={"timeout": 10})
-            if sqlite
-            else create_engine(url, connect_args=PATIENT, pool_size=connections, max_overflow=connections, pool_timeout=10)
-        )
         self._lock = threading.Lock() if sqlite else nullcontext()
         if sqlite:
+            self.engine: Engine = create_engine(url, connect_args={"timeout": 10})
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
             self._reader, self._writer = self.engine, self.engine.execution_options(expunge_write=True)
             self._glancer = self.engine
         else:
-            try_after_rest(self.engine)
+            from service.connections import open_engine  # with its driver, which an embedded service does without
+
+            self.engine = open_engine(url, pool_size=connections, max_overflow=connections, pool_timeout=10)
             self._glancer = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            # Read committed, which PATIENT asks for: naming it again would be a call at each use.
+            # Read committed, which every connection asks for: naming it again would be a call at each use.
             self._writer = self.engine.execution_options()
 
     @contextmanager
@@ -120,32 +96,6 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
-
-
-def try_after_rest(engine: Engine) -> None:
-    """Try connections of this engine that have rested before they are used again."""
-    event.listen(engine, "checkin", _note_use)
-    event.listen(engine, "checkout", partial(_try_if_idle, engine))
-
-
-def _note_use(connection: Any, record: Any) -> None:
-    record.info["used"] = time.monotonic()
-
-
-def _try_if_idle(engine: Engine, connection: Any, record: Any, _: Any) -> None:
-    """Try a connection that has rested, or been spoken to, before it is used again: a server that restarted must not fail a caller."""
-    if time.monotonic() - record.info.get("used", math.inf) > IDLE or _spoken_to(connection):
-        try:
-            engine.dialect.do_ping(connection)
-        except engine.dialect.loaded_dbapi.Error as error:
-            raise InvalidatePoolError from error
-
-
-def _spoken_to(connection: Any) -> bool:
-    """Whether something came, unasked, on a connection at rest: that it was closed, most likely."""
-    ear = select.poll()
-    ear.register(connection.fileno(), select.POLLIN)
-    return bool(ear.poll(0))
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -30,9 +32,21 @@ async def _home(request: Request) -> Home:
 OpenHome = Annotated[Home, Depends(_home)]
 
 
-async def caller(home: OpenHome, authorization: Annotated[str | None, Header()] = None) -> Caller:
-    known = home.callers.known(authorization)
-    return known if known is not None else await run_in_threadpool(_let_in, home, authorization)
+class Needs(SecurityBase):
+    """A dependency: the caller, who must have a scope. One step, not a tree of them: each node costs as much as the look itself."""
+
+    model = HTTPBearer()
+    scheme_name = "API key"
+
+    def __init__(self, scope: auth.Scope) -> None:
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Caller:
+        home, authorization = await _home(request), request.headers.get("authorization")
+        known = home.callers.known(authorization)
+        caller = known if known is not None else await run_in_threadpool(_let_in, home, authorization)
+        caller.need(self._scope)
+        return caller
 
 
 def _let_in(home: Home, authorization: str | None) -> Caller:
@@ -43,25 +57,14 @@ def _let_in(home: Home, authorization: str | None) -> Caller:
     return caller
 
 
-AnyCaller = Annotated[Caller, Depends(caller)]
 IdempotencyKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")]
 
 
-def needs(scope: str) -> Any:
-    """A dependency: the caller, who must have `scope`."""
-
-    async def check(caller: AnyCaller) -> Caller:
-        caller.need(scope)
-        return caller
-
-    return Depends(check)
-
-
-MayForget = Annotated[Caller, needs("forget:create")]
-MayReadRequests = Annotated[Caller, needs("forget:read")]
-MayRead = Annotated[Caller, needs("model:read")]
-MayDownload = Annotated[Caller, needs("model:download")]
-MayAdmin = Annotated[Caller, needs("model:admin")]
+MayForget = Annotated[Caller, Depends(Needs("forget:create"))]
+MayReadRequests = Annotated[Caller, Depends(Needs("forget:read"))]
+MayRead = Annotated[Caller, Depends(Needs("model:read"))]
+MayDownload = Annotated[Caller, Depends(Needs("model:download"))]
+MayAdmin = Annotated[Caller, Depends(Needs("model:admin"))]
 
 
 def tag_of(home: Home, route: str, body: BaseModel | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 import rfc8785
@@ -15,14 +15,30 @@ from service.home import Home
 from service.jobs import Claim
 from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Shred, Version
 
+_SEVERAL = 500
+"""Blobs a query."""
+
 
 def schedule(session: Session, blobs: Iterable[str], *, job_id: str | None, what: str, due_at: datetime) -> None:
-    for blob in blobs:
-        known = session.get(Shred, blob)
-        if known is None:
+    named = list(dict.fromkeys(blobs))
+    known = {shred.blob: shred for shred in _known(session, named)}
+    for blob in named:
+        shred = known.get(blob)
+        if shred is None:
             session.add(Shred(blob=blob, job_id=job_id, what=what, due_at=due_at))
-        elif known.done_at is None and due_at < known.due_at:
-            known.due_at = due_at
+        elif shred.done_at is None and due_at < shred.due_at:
+            shred.due_at = due_at
+
+
+def _known(session: Session, blobs: list[str], *, keep: bool = False) -> Iterator[Shred]:
+    """What is known of these blobs: of a thousand requests in a few questions.
+
+    Args:
+        keep: as it is until the transaction ends.
+    """
+    for start in range(0, len(blobs), _SEVERAL):
+        query = select(Shred).where(Shred.blob.in_(blobs[start : start + _SEVERAL]))
+        yield from session.scalars(query.with_for_update() if keep else query)
 
 
 def carry_out(home: Home) -> int:
@@ -46,11 +62,10 @@ def _record(session: Session, destroyed: list[str]) -> None:
     """Mark and log, once each: another process may have destroyed the same, and have said so already."""
     locks.exclusive(session, "shreds")
     instant = moment(session)
-    done = [row for blob in destroyed if (row := session.get(Shred, blob, with_for_update=True)) is not None and row.done_at is None]
+    done = [row for row in _known(session, destroyed, keep=True) if row.done_at is None]
     for row in done:
         row.done_at = instant
-        log.append(session, rfc8785.dumps({"type": "shredded", "blob": row.blob, "what": row.what}), instant)
-    session.flush()
+    log.extend(session, [rfc8785.dumps({"type": "shredded", "blob": row.blob, "what": row.what}) for row in done], instant)
     for job_id in sorted({row.job_id for row in done if row.job_id}):
         if not unfinished(session, job_id, instant):
             requests.end(session, job_id, instant)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, bindparam, case, func, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from service import ids, locks
 from service.states import FINAL_JOB, JobKind, JobState, Queue
-from service.tables import Event, Job
+from service.tables import Event, Job, Model
 
 BACKOFF = timedelta(seconds=2)
 """Wait before the first retry; doubled at each further one."""
@@ -102,16 +102,16 @@ def failure(session: Session, held: Claim) -> dict[str, Any] | None:
     return session.scalars(select(Job.error).where(_part_of(held), Job.state == "failed").order_by(Job.lane)).first()
 
 
-def queued_forget(session: Session, model_id: str, method: str) -> str | None:
-    """The id of the model's one queued forget job of this method, which further requests join."""
-    return session.scalars(
-        select(Job.id).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
-    ).first()
+QUEUED_FORGET: Select[str] = (
+    select(Job.id)
+    .where(Job.kind == "forget", Job.model_id == bindparam("model_id"), Job.method == bindparam("method"))
+    .where(Job.state == "queued", Job.fence == 0)
+    .limit(1)
+)
+"""The model's one queued forget job of this method, which further requests join."""
 
-
-def joining(session: Session, model_id: str) -> None:
-    """Keep the model's queued job from being claimed or cancelled until the transaction that joins it has ended."""
-    locks.shared(session, "joins", model_id)
+JOINING = locks.shared("joins", Model.id)
+"""Keeps a model's queued job from being claimed or cancelled until the transaction that joins it has ended."""
 
 
 def closing(session: Session, model_id: str) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 
-from service.db import PATIENT
-from service.locks import number
+from service.connections import open_engine
 
 
 class Leader:
@@ -17,8 +16,8 @@ class Leader:
     """
 
     def __init__(self, database_url: str, name: str) -> None:
-        self._engine = create_engine(database_url, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT", connect_args=PATIENT)
-        self._number = number("leader", name)
+        self._engine = open_engine(database_url, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT")
+        self._name = f"leader\n{name}"
         self._connection: Connection | None = None
         self._leading = False
 
@@ -30,7 +29,7 @@ class Leader:
             if self._leading:
                 self._connection.execute(text("SELECT 1"))
             else:
-                found = self._connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": self._number})
+                found = self._connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 0))"), {"name": self._name})
                 self._leading = bool(found.scalar())
         except DBAPIError:
             self.resign()

@@ -6,27 +6,24 @@ fair: whoever waits for the exclusive form is not overtaken by newcomers who ask
 
 from __future__ import annotations
 
-import hashlib
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, func, literal, text
 from sqlalchemy.orm import Session
 
 
 def exclusive(session: Session, *name: str) -> None:
     """Wait until nobody else holds this name, and hold it until the transaction ends."""
-    _take(session, "pg_advisory_xact_lock", name)
-
-
-def shared(session: Session, *name: str) -> None:
-    """Hold this name beside others who share it; keep out whoever wants it alone."""
-    _take(session, "pg_advisory_xact_lock_shared", name)
-
-
-def number(*name: str) -> int:
-    """The 64-bit number by which PostgreSQL knows a name."""
-    return int.from_bytes(hashlib.sha256("\n".join(name).encode()).digest()[:8], "big", signed=True)
-
-
-def _take(session: Session, function: str, name: tuple[str, ...]) -> None:
     if session.info.get("writes") and session.get_bind().dialect.name == "postgresql":
-        session.execute(text(f"SELECT {function}(:number)"), {"number": number(*name)})  # two constants, never input
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": "\n".join(name)})
+
+
+def shared(what: str, name: Any) -> ColumnElement[Any]:
+    """A column that holds a name beside others who share it, and keeps out whoever wants it alone, as soon as its row is found.
+
+    For PostgreSQL alone. In the query that finds the row, because a statement of its own would be a round trip of its own.
+
+    Args:
+        what, name: the lock's name; the second part is a column.
+    """
+    return func.pg_advisory_xact_lock_shared(func.hashtextextended(literal(f"{what}\n") + name, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -18,13 +19,21 @@ def append(session: Session, leaf: bytes, now: datetime) -> tuple[int, bytes, li
 
     Returns the tree's size with it, the root, and the leaf's inclusion path at that size.
     """
+    return extend(session, [leaf], now)
+
+
+def extend(session: Session, leaves: Sequence[bytes], now: datetime) -> tuple[int, bytes, list[bytes]]:
+    """Append leaves, each in O(log n). Returns what `append` does, of the last one."""
     locks.exclusive(session, "log")  # one leaf after another: the next is computed from the last
     last = session.scalars(select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)).first()
     size, peaks = (last.index + 1, [bytes.fromhex(p) for p in last.peaks]) if last else (0, [])
-    grown = merkle.append(peaks, size, leaf)
-    session.add(LogLeaf(index=size, leaf=leaf, leaf_hash=merkle.leaf_hash(leaf).hex(), peaks=[p.hex() for p in grown.peaks], at=now))
+    root, path = b"", []
+    for index, leaf in enumerate(leaves, size):
+        grown = merkle.append(peaks, index, leaf)
+        peaks, root, path = list(grown.peaks), grown.root, list(grown.path)
+        session.add(LogLeaf(index=index, leaf=leaf, leaf_hash=merkle.leaf_hash(leaf).hex(), peaks=[p.hex() for p in peaks], at=now))
     session.flush()
-    return size + 1, grown.root, list(grown.path)
+    return size + len(leaves), root, path
 
 
 def origin(signer: Signer) -> str:

@@ -108,9 +108,10 @@ def after_failure(session: Session, job_id: str, error: Mapping[str, Any], now: 
     """What else ends when a job ends failed: its requests, the data set or the model that waited for it."""
     job = session.get(Job, job_id)
     assert job is not None
-    for request in requests.of_job(session, job_id):
+    asked = requests.of_job(session, job_id)
+    for request in asked:
         request.state, request.finished_at = "failed", now
-        drop_body(session, request, now)
+    drop_bodies(session, asked, job_id, now)
     if job.kind == "validate":
         dataset = session.get(Dataset, job.dataset_id)
         assert dataset is not None
@@ -124,10 +125,11 @@ def after_failure(session: Session, job_id: str, error: Mapping[str, Any], now: 
         model.state, model.error = "failed", dict(error)
 
 
-def drop_body(session: Session, request: Request, now: datetime) -> None:
+def drop_bodies(session: Session, asked: list[Request], job_id: str | None, now: datetime) -> None:
     """What was asked is personal data: it goes as soon as nobody needs it."""
-    if request.body_blob:
-        erasure.schedule(session, [request.body_blob], job_id=request.job_id, what="body of a request", due_at=now)
+    bodies = [request.body_blob for request in asked if request.body_blob]
+    erasure.schedule(session, bodies, job_id=job_id, what="body of a request", due_at=now)
+    for request in asked:
         request.body_blob = None
 
 
@@ -139,11 +141,12 @@ def latest(session: Session, model_id: str) -> Version | None:
 
 
 def _conclude(session: Session, job_id: str, results: Mapping[str, Any], now: datetime) -> None:
-    for request in requests.of_job(session, job_id):
+    asked = requests.of_job(session, job_id)
+    for request in asked:
         result = results[request.id]
         request.dispositions, request.receipts_blob = result["dispositions"], result.get("receipts")
         request.guarantee = (request.guarantee or {"asked": None}) | {"given": result.get("guarantee")}
-        drop_body(session, request, now)
+    drop_bodies(session, asked, job_id, now)
 
 
 def _sign_in(session: Session, held: Claim, signed: Signed, now: datetime) -> str:

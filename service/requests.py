@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from service import ids, jobs, locks
 from service.auth import Caller
+from service.db import moment
 from service.problem import Problem, at, not_found
 from service.schemas import ForgetBody, ForgetSamples, RequestOut
-from service.states import FINAL_REQUEST, Queue, RequestState
+from service.states import FINAL_REQUEST, ModelState, Queue, RequestState
 from service.tables import Dataset, Job, Model, Request
 
 WHY = {
@@ -35,7 +37,17 @@ def month_later(start: datetime) -> datetime:
     return start.replace(year=year, month=month, day=min(start.day, calendar.monthrange(year, month)[1]))
 
 
-def choose_method(model: Model, body: ForgetBody) -> str:
+@dataclass(frozen=True)
+class Addressee:
+    """A model, as far as a request to it must know."""
+
+    id: str
+    dataset_id: str
+    state: ModelState
+    spec: dict[str, Any]
+
+
+def choose_method(model: Addressee, body: ForgetBody) -> str:
     """The method that will be used; `auto` takes the strongest guarantee that the model's form allows.
 
     Raises:
@@ -68,7 +80,7 @@ def choose_method(model: Model, body: ForgetBody) -> str:
 _KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
 
 
-def _check_against_data(session: Session, model: Model, body: ForgetBody) -> None:
+def _check_against_data(session: Session, model: Addressee, body: ForgetBody) -> None:
     """Refuse a `where` that the data set's columns cannot answer.
 
     Raises:
@@ -101,11 +113,30 @@ def _check_against_data(session: Session, model: Model, body: ForgetBody) -> Non
             )
 
 
-def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: str, now: datetime, training_queue: Queue = "cpu") -> Request:
-    """Accept a request and attach it to the model's one queued job, making the job if there is none."""
-    model = session.scalars(select(Model).where(Model.name == body.model)).first()
-    if model is None:
+_ADDRESSEE = select(Model.id, Model.dataset_id, Model.state, Model.spec).where(Model.name == bindparam("name"))
+_ADDRESSEE_KEPT = _ADDRESSEE.add_columns(func.clock_timestamp().label("now"), jobs.JOINING)
+
+
+def addressee(session: Session, name: str) -> tuple[Addressee, datetime]:
+    """The model that is asked to forget, its queued job kept as it is until the transaction ends; and the moment of asking."""
+    shared = session.get_bind().dialect.name == "postgresql"
+    row = session.connection().execute(_ADDRESSEE_KEPT if shared else _ADDRESSEE, {"name": name}).first()
+    if row is None:
         raise not_found("model")
+    return Addressee(*row[:4]), row.now.astimezone(UTC) if shared else moment(session)
+
+
+def receive(
+    session: Session,
+    caller: Caller,
+    model: Addressee,
+    body: ForgetBody,
+    *,
+    body_blob: str,
+    now: datetime,
+    training_queue: Queue = "cpu",
+) -> RequestOut:
+    """Accept a request and attach it to the model's one queued job, making the job if there is none."""
     _check_against_data(session, model, body)
     if model.state != "ready":
         raise Problem(
@@ -115,51 +146,68 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
             headers={"Retry-After": "2"} if model.state == "fitting" else None,
         )
     method = choose_method(model, body)
-    jobs.joining(session, model.id)
-    job_id = jobs.queued_forget(session, model.id, method) or _new_job(
-        session, model, method, training_queue if method == "retrain" else "cpu", now
-    )
-    request = Request(
-        id=ids.new("req"),
-        model_id=model.id,
-        job_id=job_id,
-        caller=caller.id,
-        kind=body.forget.kind,
-        method=method,
-        why=WHY[method],
-        guarantee={"asked": body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None, "given": None},
-        state="received",
-        reason=body.reason,
-        reference=body.reference,
-        body_blob=body_blob,
-        received_at=now,
-        due_at=month_later(now),
-    )
-    session.add(request)
-    session.flush()
-    return request
+    wished = body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None
+    request = {
+        "id": ids.new("req"),
+        "model_id": model.id,
+        "caller": caller.id,
+        "kind": body.forget.kind,
+        "method": method,
+        "why": WHY[method],
+        "guarantee": {"asked": wished, "given": None},
+        "state": "received",
+        "reason": body.reason,
+        "reference": body.reference,
+        "body_blob": body_blob,
+        "received_at": now,
+        "due_at": month_later(now),
+    }
+    joined = session.connection().execute(_JOIN, request).scalar()
+    if joined is None:
+        _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
+        joined = session.connection().execute(_JOIN, request).scalar_one()
+    # Its job has not begun; nothing is read back.
+    not_yet = dict.fromkeys(("version", "finished_at", "dispositions", "certificate"))
+    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": joined})
 
 
-def _new_job(session: Session, model: Model, method: str, queue: Queue, now: datetime) -> str:
-    """The one queued job that this and further requests join; of two who come here at once, the second joins the first's."""
+_GIVEN = [
+    column for column in Request.__table__.columns if column.name not in ("job_id", "dispositions", "receipts_blob", "finished_at")
+]
+"""What is known of a request as it comes in, but for its job."""
+
+_JOIN = (
+    insert(Request)
+    .from_select([*_GIVEN, "job_id"], jobs.QUEUED_FORGET.with_only_columns(*(bindparam(c.name, type_=c.type) for c in _GIVEN), Job.id))
+    .returning(Request.job_id)
+)
+"""Adds a request to the queued job that it joins, if there is one."""
+
+
+def _new_job(session: Session, model: Addressee, method: str, queue: Queue, now: datetime) -> None:
+    """The one queued job that this and further requests join; of two who come here at once, the second finds the first's."""
     locks.exclusive(session, "new job", model.id, method)
-    joined = jobs.queued_forget(session, model.id, method)
-    if joined is not None:
-        return joined
-    return jobs.submit(
-        session,
-        kind="forget",
-        dataset_id=model.dataset_id,
-        model_id=model.id,
-        method=method,
-        now=now,
-        queue=queue,
-        due_at=month_later(now),
-    ).id
+    if session.execute(jobs.QUEUED_FORGET, {"model_id": model.id, "method": method}).first() is None:
+        jobs.submit(
+            session,
+            kind="forget",
+            dataset_id=model.dataset_id,
+            model_id=model.id,
+            method=method,
+            now=now,
+            queue=queue,
+            due_at=month_later(now),
+        )
 
 
 def of_job(session: Session, job_id: str) -> list[Request]:
     return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+
+
+def bodies_of_job(session: Session, job_id: str) -> list[dict[str, Any]]:
+    """By name, the blob that holds what was asked."""
+    query = select(Request.id, Request.body_blob).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)
+    return [{"id": name, "body": blob} for name, blob in session.execute(query)]
 
 
 def ids_of_job(session: Session, job_id: str) -> list[str]:
@@ -168,8 +216,8 @@ def ids_of_job(session: Session, job_id: str) -> list[str]:
 
 
 def begin(session: Session, job_id: str) -> None:
-    for request in of_job(session, job_id):
-        request.state = "in_progress"
+    waiting = update(Request).where(Request.job_id == job_id, Request.state != "cancelled")
+    session.execute(waiting.values(state="in_progress").execution_options(synchronize_session=False))
 
 
 def final_state(dispositions: Mapping[str, Any]) -> RequestState:
@@ -217,11 +265,6 @@ def shown(session: Session, request: Request) -> RequestOut:
     model, job = session.get(Model, request.model_id), session.get(Job, request.job_id)
     assert model is not None
     return _out(request, model.name, job)
-
-
-def promised(request: Request, model: str) -> RequestOut:
-    """A request as the one who just made it sees it: its job has not begun."""
-    return _out(request, model, None)
 
 
 def _out(request: Request, model: str, job: Job | None) -> RequestOut:

@@ -98,7 +98,7 @@ def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, A
         "state": model.state_blobs,
         "blocks": [list(b) for b in blocks],
         "others": [{"name": o.name, "index": o.state_blobs["index"]} for o in others if o.state_blobs],
-        "requests": [{"id": r.id, "body": r.body_blob} for r in requests.of_job(session, job.id)],
+        "requests": requests.bodies_of_job(session, job.id),
         "secret": home.secret.hex(),
         "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),
     }

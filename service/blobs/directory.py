@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.blobs.durable import create_private, names_with, private_directory, room_for, sync_directory, write_all
 from service.blobs.keys import KeyDirectory
-from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, End, Octets
+from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, BlobStore, End, Octets
 from service.blobs.vault import Vault
 
 
@@ -20,7 +20,7 @@ def directory_vault(blobs: Path, keys: Path) -> Vault:
     return Vault(DirectoryStore(blobs), KeyDirectory(keys))
 
 
-class DirectoryStore:
+class DirectoryStore(BlobStore):
     """A `BlobStore` of files: `<id>.blob` whole, `<id>.part` while it is being written."""
 
     def __init__(self, root: Path) -> None:

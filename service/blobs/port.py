@@ -5,12 +5,15 @@ store needs no trust beyond not losing bytes. A store keeps no keys, a key store
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 CHUNK: Final = 1 << 20
 """Plaintext bytes of every chunk but the last: 1 MiB is what PostgreSQL moves fastest as one row."""
+
+SMALL: Final = 1 << 16
+"""Plaintext bytes that are stored in one step, and read with others, whatever the store."""
 
 TAG: Final = 16
 """Bytes that AES-GCM adds to each record."""
@@ -159,6 +162,17 @@ class BlobStore(Protocol):
             BlobMissing: no whole blob has this id.
         """
         ...
+
+    def heads(self, blob_ids: Sequence[str]) -> Iterator[tuple[End, Octets | None]]:
+        """Give of each blob, in order, its end and, at least if it is small, its first chunk record; None if it has none.
+
+        A store across a network asks for several at once.
+
+        Raises:
+            BlobMissing: no whole blob has one of these ids.
+        """
+        for blob_id in blob_ids:
+            yield self.end(blob_id), next(self.records(blob_id, 0, 1), None)
 
     def remove(self, blob_id: str) -> None:
         """Remove the blob and any rest of an interrupted write, durably; nothing to remove is fine."""

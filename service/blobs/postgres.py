@@ -5,27 +5,17 @@ an interrupted write left is listed, blocks its id and is removed like a whole b
 columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
-from service.blobs.port import BlobExists, BlobMissing, End, Octets, StoreFull, StoreUnavailable
-from service.db import try_after_rest
-
-_CONNECT: Final[dict[str, Any]] = {
-    "application_name": "expunge-blobs",
-    "connect_timeout": 10,
-    # A server that vanished without a word is noticed in half a minute, not in two hours.
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
+from service.blobs.port import SMALL, TAG, BlobExists, BlobMissing, BlobStore, End, Octets, StoreFull, StoreUnavailable
+from service.connections import open_engine
 
 # Nothing need be on disk before the trailer is: its commit, which waits, flushes all that was written before it.
 _CLAIM: Final = """
@@ -71,20 +61,27 @@ _RECORDS: Final = """
 _AT_ONCE: Final = 4
 """Records a query: what a question costs is shared, and memory stays small."""
 
+_HEADS: Final = """
+    SELECT b.trailer, octet_length(trailer) + (SELECT coalesce(sum(octet_length(data)), 0) FROM blob_chunks c WHERE c.blob = b.blob),
+           f.data, b.blob
+    FROM blobs b LEFT JOIN blob_chunks f ON f.blob = b.blob AND f.number = 0 AND octet_length(f.data) <= %s
+    WHERE b.blob = ANY(%s) AND b.trailer IS NOT NULL
+"""
+
+_SEVERAL: Final = 64
+"""Small blobs a query."""
+
 _REMOVE: Final = "DELETE FROM blobs WHERE blob = %s"
 
 _IDS: Final = "SELECT blob FROM blobs WHERE starts_with(blob, %s)"
 
 
-class PostgresStore:
+class PostgresStore(BlobStore):
     """A `BlobStore` of rows in the tables `blobs` and `blob_chunks`. Open one in each process; threads may share it."""
 
     def __init__(self, url: str) -> None:
         """Use the database at a SQLAlchemy address; nothing is connected before the first use."""
-        self._engine: Engine = create_engine(
-            url, isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=8, pool_timeout=30, connect_args=_CONNECT
-        )
-        try_after_rest(self._engine)
+        self._engine: Engine = open_engine(url, isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=8, pool_timeout=30)
 
     def write(self, blob_id: str, records: Iterable[Octets], *, lasting: bool = True) -> None:
         """Claim the id, store the chunks, and let the blob appear with its trailer."""
@@ -128,6 +125,18 @@ class PostgresStore:
                     return
                 yield data
                 start += 1
+
+    def heads(self, blob_ids: Sequence[str]) -> Iterator[tuple[End, Octets | None]]:
+        """Ask for several at a time; only of small blobs is a record loaded."""
+        for start in range(0, len(blob_ids), _SEVERAL):
+            several = list(blob_ids[start : start + _SEVERAL])
+            with self._cursor(several[0]) as cursor:
+                rows = cursor.execute(_HEADS, (SMALL + TAG, several)).fetchall()
+            found = {blob: (End(trailer, int(length)), first) for trailer, length, first, blob in rows}
+            for blob_id in several:
+                if blob_id not in found:
+                    raise BlobMissing(blob_id)
+                yield found[blob_id]
 
     def remove(self, blob_id: str) -> None:
         """Delete the blob and its chunks, or the rest of an interrupted write; a writer that still runs can add no more."""

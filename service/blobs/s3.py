@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError
 from obstore.store import S3Store as Bucket
 
-from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, End, Octets, StoreUnavailable
+from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, BlobStore, End, Octets, StoreUnavailable
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
@@ -38,7 +38,7 @@ class BadBucket(ValueError):
     """An address of a bucket that is not `s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME]`."""
 
 
-class S3Store:
+class S3Store(BlobStore):
     """A `BlobStore` of objects in one bucket. Open one in each process, after any fork; threads may share it."""
 
     def __init__(self, address: str) -> None:

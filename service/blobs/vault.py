@@ -3,21 +3,29 @@
 import hashlib
 import hmac
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from service.blobs.cipher import Cipher, cut
-from service.blobs.port import CHUNK, BlobDamaged, BlobMissing, BlobStore, KeyMissing, KeyStore, Octets, Sealed, StillReadable, check_id
+from service.blobs.port import (
+    CHUNK,
+    SMALL,
+    BlobDamaged,
+    BlobMissing,
+    BlobStore,
+    KeyMissing,
+    KeyStore,
+    Octets,
+    Sealed,
+    StillReadable,
+    check_id,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-SMALL: Final = 1 << 16
-"""Bytes that are stored in one step, whatever the store."""
-
 
 @dataclass(frozen=True)
 class Vault:
@@ -94,6 +102,22 @@ class Vault:
         for piece in self.stream(blob_id):
             whole.write(piece)
         return whole.getvalue()
+
+    def read_each(self, blob_ids: Sequence[str]) -> Iterator[bytes]:
+        """Yield the plaintext of each blob, in order: of many small ones at a fraction of what reading one by one costs.
+
+        Raises:
+            BlobMissing, KeyMissing, BlobDamaged: one cannot be read.
+        """
+        for blob_id, (end, first) in zip(blob_ids, self.blobs.heads(blob_ids), strict=True):
+            cipher = Cipher(blob_id, self.keys.load(blob_id))
+            sealed = cipher.open_trailer(end)
+            if sealed.chunks == 1 and first is not None:
+                plain = cipher.open_chunk(0, first)
+                _require_digest(sealed, hashlib.sha256(plain).hexdigest())
+                yield plain
+            else:
+                yield self.read(blob_id)
 
     def open(self, blob_id: str) -> "Reader":
         """Give a readable, seekable file over the plaintext, for formats that jump about (Parquet, safetensors).

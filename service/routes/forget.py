@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
-from service import erasure, idempotency, ids, requests
+from service import idempotency, ids, outcomes, requests
 from service.auth import Caller
 from service.db import moment
 from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
@@ -51,10 +51,10 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
-                instant = moment(session)
-                request = requests.receive(session, caller, body, body_blob=blob, now=instant, training_queue=home.settings.training_queue)
-                shown = requests.promised(request, body.model).model_dump(mode="json")
-                stored = Stored(202, {"Location": f"/jobs/{request.job_id}", "Retry-After": "1"}, shown)
+                model, instant = requests.addressee(session, body.model)
+                queue = home.settings.training_queue
+                request = requests.receive(session, caller, model, body, body_blob=blob, now=instant, training_queue=queue)
+                stored = Stored(202, {"Location": f"/jobs/{request.job}", "Retry-After": "1"}, request.model_dump(mode="json"))
                 idempotency.keep(session, caller.id, key, tag, stored, instant)
                 kept = True
     finally:
@@ -108,9 +108,7 @@ def cancel(request_id: str, home: OpenHome, caller: MayForget) -> Any:
     with home.db.write() as session:
         instant = moment(session)
         request = requests.cancel(session, request_id, instant)
-        if request.body_blob:
-            erasure.schedule(session, [request.body_blob], job_id=None, what="body of a request", due_at=instant)
-            request.body_blob = None
+        outcomes.drop_bodies(session, [request], None, instant)
         shown = requests.shown(session, request)
     home.wake.set()
     return shown

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import jobs, requests
-from service.db import now
+from service.db import moment
 from service.deps import MayRead, OpenHome, job_with
 from service.home import Home
 from service.pages import LIMIT, link_next, page
@@ -117,7 +117,7 @@ def shown(session: Session, job: Job) -> JobOut:
         method=job.method,
         phase=job.phase,
         progress=round(job.progress, 4),
-        eta_seconds=_eta(job),
+        eta_seconds=_eta(session, job),
         attempt=job.attempt,
         version=job.version,
         requests=requests.ids_of_job(session, job.id),
@@ -129,11 +129,11 @@ def shown(session: Session, job: Job) -> JobOut:
     )
 
 
-def _eta(job: Job) -> float | None:
+def _eta(session: Session, job: Job) -> float | None:
     """Seconds left if the rest goes as fast as what is done; None before a twentieth is."""
     if job.state != "running" or job.started_at is None or job.progress < 0.05:
         return None
-    return round((now() - job.started_at).total_seconds() * (1 - job.progress) / job.progress, 1)
+    return round((moment(session) - job.started_at).total_seconds() * (1 - job.progress) / job.progress, 1)
 
 
 def _look(home: Home, job_id: str) -> JobOut:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks import __main__, accuracy, alone, caltech, data, forget, latency, outcome, removals, rivals, setting, storage, tuning
+from benchmarks import __main__, accuracy, alone, caltech, data, forget, latency, outcome, removals, rivals, setting, storage, tuning, wide
 from models.data import Samples
 from models.nets import Architecture, build
 from models.train import Training
+from tests.servers import no_servers
 
 
 def digits(start: int, end: int) -> Samples:
@@ -112,6 +113,20 @@ def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw
     assert all(one["reached"] and one["error"] <= 1 for one in found.numbers["requests"])
     assert all(goal.met for goal in found.goals[:1])
     assert "features.18" in outcome.show(found)
+
+
+def test_a_fit_gives_the_same_files_with_any_number_of_workers() -> None:
+    if missing := no_servers():
+        pytest.skip(missing)
+    copies = [digits(0, 1797) for _ in range(3)]
+    ids = tuple(f"{n}-{name}" for n, copy in enumerate(copies) for name in copy.ids)
+    rows = Samples(torch.cat([c.inputs for c in copies]), torch.cat([c.labels for c in copies]), ids)
+
+    found = wide.run(rows, core=600, part_rows=1000, rounds=1)
+
+    assert {n: len(fits) for n, fits in found.numbers["fits"].items()} == {"1": 1, "2": 1, "4": 1}
+    assert all(fit[wide.PHASE] > 0 for fits in found.numbers["fits"].values() for fit in fits)
+    assert wide.PHASE in outcome.show(found)
 
 
 def test_latency_measures_a_live_service() -> None:

@@ -5,7 +5,7 @@ import io
 import itertools
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.blobs import BadBlobId, BlobExists, BlobMissing, Sealed, Vault
+from service.blobs import BadBlobId, BlobDamaged, BlobExists, BlobMissing, KeyMissing, Sealed, Vault
 from service.blobs.cipher import cut
 from service.blobs.keys import KeyDirectory
-from service.blobs.port import CHUNK, Octets
+from service.blobs.port import CHUNK, SMALL, BlobStore, End, Octets
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 7 * CHUNK // 2]
 LARGE = random.Random(1).randbytes(7 * CHUNK // 2)
@@ -93,6 +93,40 @@ def test_a_blob_of_many_chunks_is_read_whole_and_by_range(vault: Vault, size: in
         assert b"".join(vault.stream("up-1", start, stop)) == plain[start:stop]
     vault.shred("up-1")
     assert list(vault.ids()) == []
+
+
+def test_many_blobs_are_read_as_one_by_one_in_the_order_asked_for(vault: Vault) -> None:
+    sizes = [5, 0, CHUNK + 1, SMALL, SMALL + 1, 17, *range(100)]
+    for number, size in enumerate(sizes):
+        vault.put(f"up-{number}", LARGE[number : number + size])
+    order = random.Random(2).sample(range(len(sizes)), len(sizes))
+
+    found = list(vault.read_each([f"up-{number}" for number in order]))
+
+    assert found == [LARGE[number : number + sizes[number]] for number in order]
+
+
+def test_of_many_blobs_one_that_is_missing_shredded_or_another_is_named(vault: Vault) -> None:
+    for name in ("up-1", "up-2", "up-3"):
+        vault.put(name, name.encode())
+    vault.keys.destroy("up-2")
+
+    with pytest.raises(BlobMissing, match="up-9"):
+        list(vault.read_each(["up-1", "up-9"]))
+    with pytest.raises(KeyMissing, match="up-2"):
+        list(vault.read_each(["up-1", "up-2"]))
+    with pytest.raises(BlobDamaged, match="up-1"):
+        list(Vault(Swapped(vault.blobs), vault.keys).read_each(["up-1", "up-3"]))
+
+
+class Swapped(BlobStore):
+    """Gives of each blob what belongs to another."""
+
+    def __init__(self, true: BlobStore) -> None:
+        self.true = true
+
+    def heads(self, blob_ids: Sequence[str]) -> Iterator[tuple[End, Octets | None]]:
+        yield from self.true.heads(list(reversed(blob_ids)))
 
 
 def test_text_is_refused_and_leaves_nothing(vault: Vault) -> None:

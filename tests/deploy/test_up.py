@@ -144,6 +144,18 @@ def test_the_steps_of_the_compose_file_give_a_service_that_works_survives_and_en
     assert again.key() == up.key()
 
 
+def test_what_it_started_ends_with_it_even_if_it_is_killed(state: Path) -> None:
+    with started(state.parent / "killed") as up:
+        up.until("First API key")
+        family = psutil.Process(up.process.pid).children(recursive=True)
+
+        up.process.kill()
+        _, alive = psutil.wait_procs(family, timeout=60)
+
+    assert len(family) >= 5
+    assert not alive
+
+
 def _is_what_the_compose_file_says(up: Up) -> None:
     """Commands and variables of the running processes are those of the file; only addresses and directories differ."""
     known = compose.dotenv(up.state.parent / "env") | {"EXPUNGE_PORT": str(up.port)}

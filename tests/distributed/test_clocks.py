@@ -13,6 +13,7 @@ import service.db
 from service import jobs
 from service.db import Database, moment
 from service.jobs import Claim
+from service.routes.jobs import shown
 from service.tables import Dataset, Job
 
 LEASE = timedelta(seconds=15)
@@ -84,4 +85,16 @@ def test_no_decision_between_processes_is_made_by_a_machines_own_clock() -> None
 
     local = {name for name, text in sources.items() if re.search(r"from service\.db import .*\bnow\b", text)}
 
-    assert local == {"service/checks.py", "service/routes/jobs.py"}
+    assert local == {"service/checks.py"}
+
+
+def test_how_long_a_job_still_takes_is_told_by_the_databases_clock(db: Database, wrong: timedelta) -> None:
+    held = claimed(db)
+    assert held is not None
+    with db.write() as session:
+        jobs.renew(session, held, now=moment(session), lease=LEASE, phase="x", progress=0.5)
+
+    with db.read() as session:
+        left = shown(session, session.get_one(Job, held.job_id)).eta_seconds
+
+    assert left is not None and 0 <= left < 60

@@ -52,7 +52,8 @@ def at_once(number: int, work: Callable[[int], object]) -> list[object]:
 
 def ask(db: Database, caller: Caller, name: str) -> str:
     with db.write() as session:
-        return requests.receive(session, caller, BODY, body_blob=name, now=T0).id
+        model, _ = requests.addressee(session, BODY.model)
+        return requests.receive(session, caller, model, BODY, body_blob=name, now=T0).id
 
 
 def test_requests_that_come_together_join_one_job(db: Database, caller: Caller) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, End, KeyMissing, Octets
+from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, BlobStore, End, KeyMissing, Octets
 
 Point = Callable[[str], None]
 
 
-class MemoryBlobs:
+class MemoryBlobs(BlobStore):
     """A `BlobStore` that appears all at once or not at all."""
 
     def __init__(self, point: Point, stored: dict[str, bytes]) -> None:

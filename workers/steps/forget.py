@@ -31,7 +31,8 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))
     memory = Memory(bytes.fromhex(plan["secret"]), plan["model_id"], frozenset(plan["tombstones"]))
-    asked = [_asked(request, shelf) for request in plan["requests"]]
+    bodies = shelf.vault.read_each([request["body"] for request in plan["requests"]])
+    asked = [_asked(request["id"], json.loads(body)) for request, body in zip(plan["requests"], bodies, strict=True)]
     roles = dict(zip(held["sample_id"].to_pylist(), held["role"].to_pylist(), strict=True))
     selection = select(asked, index=index, held=roles, memory=memory, core_too=plan["method"] == "retrain")
     if not selection.gone:
@@ -58,10 +59,9 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
     )
 
 
-def _asked(request: Mapping[str, Any], shelf: Shelf) -> Asked:
-    body = json.loads(shelf.vault.read(request["body"]))
+def _asked(name: str, body: Mapping[str, Any]) -> Asked:
     return Asked(
-        id=request["id"],
+        id=name,
         kind=body["kind"],
         ids=tuple(body.get("ids", ())),
         subjects=tuple(body.get("subjects", ())),
