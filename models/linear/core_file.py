@@ -35,6 +35,8 @@ def load_core(architecture: Architecture, tensors: dict[str, Tensor]) -> Core:
     """
     tensors = dict(tensors)
     network = {name[len(NET) :]: tensors.pop(name) for name in list(tensors) if name.startswith(NET)}
+    if architecture.adapter is not None and not network:
+        raise CoreMismatch(f"{NET}adapter is missing")
     net = load_network(architecture, network, prefix=NET) if network else None
     for name in (INDEX, MEAN, SCALE, WEIGHT, *SCALARS):
         if name not in tensors:
