@@ -294,6 +294,9 @@ class VersionOut(Out):
     successor: str | None
     method: str
     utility: list[Any]
+    removed: list[Any]
+    """Attributes that were removed so far, each with its findings and figures."""
+    evidence: list[FileOut]
     files: list[FileOut]
     certificate: str
 
@@ -315,6 +318,8 @@ class JobOut(Out):
     """The version that this job published, once it is done."""
     requests: list[str]
     error: dict[str, Any] | None
+    evidence: list[FileOut]
+    """Files that show how the result was reached."""
     seconds: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from expunge import merkle
 from expunge.statement import PROVED_DIGESTS
 from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
+from workers.census import census
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
 from workers.steps import exact, linearised
@@ -118,7 +119,8 @@ def _erase_from_dataset(
         blob = shelf.put(pack_table(kept_rows)).blob_id if len(kept_rows) else ""
         blocks.append({"number": number, "blob": blob, "rows": len(kept_rows)})
     index = index.filter(pc.invert(leaving))
-    summary = summary_of(index, tuple(plan["dataset"]["shape"])) | {"text_labels": plan["dataset"]["text_labels"]}
+    said = {"text_labels": plan["dataset"]["text_labels"], "census": census(index)} if touched else {}
+    summary = summary_of(index, tuple(plan["dataset"]["shape"])) | said
     return {"dataset_blocks": blocks, "dataset_index": shelf.put(pack_table(index)).blob_id if touched else None, "summary": summary}, still
 
 
