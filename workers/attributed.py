@@ -30,9 +30,9 @@ class Material:
     """Core rows, or with `data: all` core and user rows. Those without a value serve the task alone."""
     core: Attributed
     chooses: Attributed
-    """The audit rows' validation half, those without a value or label of the model left out."""
+    """The audit rows' validation half."""
     decides: Attributed
-    """Their final half, the same."""
+    """Their final half, which nothing is chosen by."""
 
 
 def tables(plan: Mapping[str, Any], shelf: Shelf, keep: Set[str]) -> Iterator[tuple[int, pa.Table]]:
@@ -64,19 +64,14 @@ def material(blocks: Iterable[pa.Table], name: str, *, data: str, shape: tuple[i
         return Attributed(samples=samples_of(rows, shape, classes), values=places(rows[column], values))
 
     trained, kept = attributed(fitted), attributed(audit)
-    known = kept.values >= 0
     final = torch.tensor([in_final_half(i) for i in kept.samples.ids], dtype=torch.bool)
     return Material(
         values=tuple(values),
         trained=trained,
         core=trained if data == "core" else attributed(core),
-        chooses=pick(kept, known & ~final),
-        decides=pick(kept, known & final),
+        chooses=kept.select(~final),
+        decides=kept.select(final),
     )
-
-
-def pick(rows: Attributed, chosen: Tensor) -> Attributed:
-    return Attributed(samples=rows.samples.select(chosen), values=rows.values[chosen])
 
 
 def learns(rows: Attributed) -> Tensor:

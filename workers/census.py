@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from models.audit.probe import smallest_budget
+from models.audit.planted import balanced_rows, smallest_budget
 
 from service.parquet import attribute_kinds
 from workers.artifacts import in_final_half
@@ -43,11 +44,7 @@ def _counted(index: pa.Table, name: str) -> dict[str, Any]:
 
 def _smallest(audit: pa.Table, column: str, values: list[Any]) -> float | None:
     final = torch.tensor([in_final_half(i) for i in audit["sample_id"].to_pylist()], dtype=torch.bool)
-    of_value = places(audit[column], values)
-    names = sorted(set(audit["label"].to_pylist()))
-    labels = places(audit["label"], names)
-    chosen = final & (of_value >= 0)
-    try:
-        return smallest_budget(of_value[chosen], labels[chosen], values=len(values), classes=max(2, len(names)))
-    except ValueError:
-        return None
+    of_value, labels = places(audit[column], values), places(audit["label"], sorted(set(audit["label"].to_pylist())))
+    cells = torch.bincount((labels * len(values) + of_value)[final & (of_value >= 0)]).tolist()
+    least = smallest_budget(balanced_rows(cells), len(values))
+    return least if isfinite(least) else None
