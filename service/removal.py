@@ -15,6 +15,10 @@ Weight = Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
 Count = Annotated[StrictInt, Field(ge=1, le=10_000)]
 Width = Annotated[StrictInt, Field(ge=1, le=4096)]
+Batch = Annotated[StrictInt, Field(ge=2, le=65_536)]
+Seed = Annotated[StrictInt, Field(ge=0, le=2**31 - 1)]
+Noise = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+"""Standard deviation of Gaussian noise that is served with the bottleneck's values, one draw an input from a secret key."""
 
 
 class _In(BaseModel):
@@ -41,82 +45,115 @@ class BudgetIn(_In):
 class LeaceIn(_In):
     """LEACE, closed form, no random choice: afterwards no linear reader finds the attribute on the rows it was fitted to.
 
-    Source: Belrose et al., 2023. https://arxiv.org/abs/2306.03819
+    Source: Belrose et al., NeurIPS 2023. https://arxiv.org/abs/2306.03819
     """
 
-    noise: Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)] | None = None
-    """Standard deviation of Gaussian noise that is served with the bottleneck's values, one draw an input from a secret key."""
+    balanced: bool | None = None
+    """Whether covariances weigh every cell (label, value) alike, as the audit does. Paper: false."""
+    noise: Noise | None = None
 
 
-class _Trained(LeaceIn):
-    scope: Scope | Literal["auto"] = "auto"
-    """`bottleneck`: an adapter after the bottleneck and the heads are trained, the layers before it stay. `network`: all of it.
-    `auto`: the bottleneck first, the network if the probes refuse it."""
-    epochs: Count | None = None
-    batch: Annotated[StrictInt, Field(ge=2, le=65_536)] | None = None
-    seed: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] = 0
-
-
-class IreneIn(_Trained):
-    """IRENE: the information that a private head finds is minimised through the bottleneck.
+class IreneIn(_In):
+    """IRENE: the information that private heads find is minimised through the bottleneck.
 
     Source: Tartaglione, BMVC 2022. https://arxiv.org/abs/2210.00891
     """
 
-    preset: Literal["paper", "strong"] = "strong"
-    """`paper`: one linear head, one step each, gamma .2. `strong`: an MLP head with several steps a backbone step, gamma 10."""
+    preset: Literal["strong", "paper", "paper_faces"] = "strong"
+    """Where the other options begin. `paper`: its Biased-MNIST, one linear head, gamma .2, 80 epochs. `paper_faces`: its CelebA.
+    `strong`: what fresh probes bear out: two MLP heads, begun anew in turn, three steps each, gamma 10, a narrow code."""
+    scope: Scope | Literal["auto"] = "auto"
     alpha: Weight | None = None
-    """Weight of the task's cross-entropy. Paper: .5."""
+    """Weight of the task's cross-entropy. Paper: .5; strong: 1."""
     gamma: Weight | None = None
-    """Weight of the information. Paper: .2."""
+    """Weight of the information. Paper: .2; strong: 10."""
     head: Literal["linear", "mlp"] | None = None
-    """Paper: linear."""
-    head_steps: Count | None = None
-    """Steps of the private head for each of the backbone. Paper: 1."""
+    """Paper: linear; strong: mlp."""
     heads: Annotated[StrictInt, Field(ge=1, le=16)] | None = None
+    """Paper: 1; strong: 2."""
+    head_steps: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
+    """Steps of the heads for each of the network. Paper: 1; strong: 3."""
     heads_first: bool | None = None
-    """Step the head, run again, then step the backbone: the authors' later variant. Paper: false."""
+    """The heads step before the network's loss is computed: the authors' later variant. Paper: false."""
+    anew: Annotated[StrictInt, Field(ge=0, le=10_000)] | None = None
+    """Epochs after which a head, in turn, is begun anew; 0 never. Paper: 0; strong: 4."""
+    balanced: bool | None = None
+    """Whether heads and information weigh every cell (label, value) alike. Paper: false; strong: true."""
+    epochs: Count | None = None
+    batch: Batch | None = None
+    optimiser: Literal["sgd", "adam"] | None = None
+    """Paper: sgd with momentum .9; strong: adam."""
     rate: Rate | None = None
-    """Paper: .1."""
+    """Paper: .1; strong: .001."""
+    head_rate: Rate | None = None
+    """Never falls. Paper: .1; strong: .002."""
+    weight_decay: Share | None = None
+    """Paper: 1e-4; strong: 0."""
+    schedule: Literal["steps", "plateau", "cosine"] | None = None
+    """Paper: steps (faces: plateau); strong: cosine."""
+    patience: Count | None = None
+    """Of `plateau`, in epochs. Paper: 10."""
+    hidden: Width | None = None
+    """Of the adapter at the bottleneck."""
+    code: Annotated[StrictInt, Field(ge=0, le=4096)] | None = None
+    """Width of a second, narrow layer of the adapter; 0: one value fewer than there are classes."""
+    seed: Seed = 0
+    noise: Noise | None = None
 
 
-class LnlIn(_Trained):
+class LnlIn(_In):
     """Learning Not to Learn: the head's uncertainty is raised, then its gradient reversed.
 
     Source: Kim et al., CVPR 2019. https://arxiv.org/abs/1812.10352
     """
 
+    scope: Scope | Literal["auto"] = "auto"
     weight: Weight | None = None
     """Lambda of the entropy. Paper: .01."""
     reversal: Weight | None = None
     """Factor of the reversed gradient. Paper: .1."""
+    head: Literal["linear", "mlp"] | None = None
+    epochs: Count | None = None
+    batch: Batch | None = None
     rate: Rate | None = None
-    """Paper: .001."""
+    """Paper: .001, from a trained model."""
+    momentum: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
+    """Paper: .9."""
+    weight_decay: Share | None = None
+    """Paper: 5e-4."""
+    hidden: Width | None = None
+    """Of the adapter at the bottleneck."""
+    seed: Seed = 0
+    noise: Noise | None = None
 
 
 class QuantizedIn(_In):
-    """A stochastically quantised bottleneck, served with one draw an input from a secret key; thresholding is not offered.
+    """A stochastically quantised bottleneck, served with one draw an input from a secret key. Thresholding is not offered: it tells
+    what the draw hides.
 
     Source: Koeppel et al., AAAI 2023. https://arxiv.org/abs/2208.02656
     """
 
     scope: Scope | Literal["auto"] = "auto"
     bits: Annotated[StrictInt, Field(ge=1, le=1024)] | None = None
-    """Binary neurons. Up to 14 their joint information is computed exactly; above it is bounded."""
+    """Binary neurons, default 8. Up to 14 their joint information is computed exactly; above it is bounded."""
     gamma: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | None = None
-    """The loss is (1 - gamma) times the cross-entropy plus gamma times the information in bits."""
+    """The loss is (1 - gamma) times the cross-entropy plus gamma times the information in bits. Default .5."""
+    balanced: bool | None = None
+    """Whether the information weighs every cell (label, value) alike."""
     epochs: Count | None = None
-    batch: Annotated[StrictInt, Field(ge=2, le=65_536)] | None = None
+    batch: Batch | None = None
     rate: Rate | None = None
-    seed: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] = 0
+    seed: Seed = 0
 
 
-class AutoIn(LeaceIn):
-    """Of `auto`, for attributes: the methods' own defaults, their random choices from one seed."""
+class AutoIn(_In):
+    """Of `auto`, for attributes: the methods' own settings, their random choices from one seed."""
 
     epochs: Count | None = None
-    """Of every trained point tried, instead of its own number."""
-    seed: Annotated[StrictInt, Field(ge=0, le=2**31 - 1)] = 0
+    """Of every trained point, instead of its own number."""
+    seed: Seed = 0
+    noise: Noise | None = None
 
 
 ERASE_OPTIONS: dict[str, type[BaseModel]] = {
@@ -127,6 +164,9 @@ ERASE_OPTIONS: dict[str, type[BaseModel]] = {
     "leace": LeaceIn,
 }
 """The schema of each method's options."""
+
+OWN = ("preset", "scope", "seed", "noise")
+"""Options of the service's own; all others are the method's settings in `models/erase`, by the same names."""
 
 EraseOptions = IreneIn | LnlIn | QuantizedIn | AutoIn | LeaceIn
 

@@ -19,6 +19,7 @@ from models.nets.adapter import STOCHASTIC
 from models.progress import Progress
 from workers.failure import Failure
 
+Scope = Literal["bottleneck", "network"]
 Settings = irene.Irene | lnl.Lnl | quantized.Quantized | leace.Leace
 
 _SETTINGS: dict[str, type[Settings]] = {"irene": irene.Irene, "lnl": lnl.Lnl, "quantized": quantized.Quantized, "leace": leace.Leace}
@@ -29,7 +30,7 @@ class Recipe:
     """One point. With the rows and the version before it determines the network to the bit."""
 
     method: str
-    scope: Literal["bottleneck", "network"]
+    scope: Scope
     settings: Mapping[str, Any]
     """Of the method, all of them, as JSON values."""
     seed: int
@@ -66,28 +67,28 @@ def points_of(method: str, options: Mapping[str, Any], *, claim: str, erased_bef
     if method == "auto":
         return _auto(given, common, claim=claim, erased_before=erased_before)
     preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
-    scopes = ("bottleneck",) if method == "leace" or erased_before else ("bottleneck", "network") if scope == "auto" else (scope,)
+    scopes: tuple[Scope, ...] = ("bottleneck",) if method == "leace" or erased_before else ("bottleneck", "network") if scope == "auto" else (scope,)
     return [Recipe(method, at, _chosen(method, at, preset, given), **common) for at in scopes]
 
 
 def _auto(given: Mapping[str, Any], common: Mapping[str, Any], *, claim: str, erased_before: bool) -> list[Recipe]:
-    lasting = Recipe("leace", "bottleneck", _chosen("leace", "bottleneck", "", {}), **common)
+    closed = Recipe("leace", "bottleneck", _chosen("leace", "bottleneck", "", {"balanced": True}), **common)
     if claim == "linear":
-        return [lasting]
-    scopes: tuple[Literal["bottleneck", "network"], ...] = ("bottleneck",) if erased_before else ("bottleneck", "network")
-    points = []
-    for scope in scopes:
-        points.append(Recipe("irene", scope, _chosen("irene", scope, "strong", given), **common))
-    return [*points, replace(lasting, after=True)]
+        return [closed]
+    scopes: tuple[Scope, ...] = ("bottleneck",) if erased_before else ("bottleneck", "network")
+    points = [Recipe("irene", scope, _chosen("irene", scope, "strong", given), **common) for scope in scopes]
+    return [*points, replace(closed, after=True)]
 
 
-def _chosen(method: str, scope: Literal["bottleneck", "network"], preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _chosen(method: str, scope: Scope, preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a method: its preset's, with what the caller changed.
 
     Raises:
         Failure: `options`, for values that do not go together.
     """
-    start: Settings = irene.strong(scope=scope) if method == "irene" and preset == "strong" else _SETTINGS[method]()
+    start: Settings = _SETTINGS[method]()
+    if method == "irene":
+        start = {"strong": irene.strong(scope=scope), "paper": irene.PAPER, "paper_faces": irene.PAPER_FACES}[preset]
     try:
         return asdict(replace(start, **given))
     except ValueError as error:
@@ -106,14 +107,11 @@ def network_of(
     Raises:
         Failure: `erasing`, with the reason that the mathematics gives.
     """
-    how, links = recipe.how(), len(before.architecture.adapter.parts) if before.architecture.adapter else 0
+    links = len(before.architecture.adapter.parts) if before.architecture.adapter else 0
+    run: Any = {"irene": irene, "lnl": lnl, "quantized": quantized, "leace": leace}[recipe.method].erase
+    options = {"scope": recipe.scope, "seed": recipe.seed, "watch": watch, "resume": resume, "progress": progress}
     try:
-        if recipe.method == "leace":
-            net = leace.erase(before, rows, values, how, scope="bottleneck", seed=recipe.seed, progress=progress)
-        else:
-            module: Any = {"irene": irene, "lnl": lnl, "quantized": quantized}[recipe.method]
-            options = {"scope": recipe.scope, "seed": recipe.seed, "watch": watch, "resume": resume, "progress": progress}
-            net = module.erase(before, rows, values, how, **options)
+        net: Network = run(before, rows, values, recipe.how(), **options)
         if recipe.noise:
             net = extended(net, Adapter(kind="noise", sigma=recipe.noise), seed=recipe.seed)
     except ValueError as error:
