@@ -88,7 +88,7 @@ def load_network(architecture: Architecture, tensors: dict[str, Tensor], *, pref
             refuse_unfit(prefix + name, tensors[name], tuple(expected.shape), expected.dtype)
         elif not name.startswith("input.") and not name.endswith("num_batches_tracked"):
             raise CoreMismatch(f"{prefix}{name} is missing")
-        if name.endswith(("input.std", "running_var")) and name in tensors and not bool((tensors[name] >= 0).all()):
+        if name.endswith(("input.std", "running_var", ".scale")) and name in tensors and not bool((tensors[name] >= 0).all()):
             raise CoreMismatch(f"{prefix}{name} is negative")
     net.load_state_dict(own | tensors)
     net.requires_grad_(False).eval()

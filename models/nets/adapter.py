@@ -22,8 +22,8 @@ class Adapter:
 
     identity    y = x: everything still passes here, so taps before it are refused
     affine      y = W x + b
-    mlp         y = skip * x + an MLP of x
-    quantized   z = E x + e, theta = sigmoid(6 z) cut to [1e-4, 1 - 1e-4], T ~ Bernoulli(theta), y = D T + c
+    mlp         y = skip * x + an MLP of (x - mean) / scale
+    quantized   z = E (x - mean) / scale + e, theta = sigmoid(6 z) cut to [1e-4, 1 - 1e-4], T ~ Bernoulli(theta), y = D T + c
     noise       y = x + sigma eps
     chain       one after the other
 

@@ -31,11 +31,33 @@ class Affine(nn.Module):
         return padded(x, self.weight, self.bias)
 
 
-class Learned(nn.Module):
-    """y = skip * x + MLP(x)."""
+class Standardised(nn.Module):
+    """Values less their mean, over their standard deviation; as they are until it is fitted."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Take mean and standard deviation (1 where it is 0) from `[n, d]` values, which must be core rows."""
+        mean, scale = x.double().mean(dim=0), x.double().std(dim=0, unbiased=False)
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.ones_like(scale)))
+
+    def standardised(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.scale
+
+
+class Learned(Standardised):
+    """y = skip * x + MLP((x - mean) / scale)."""
 
     def __init__(self, width: int, hidden: tuple[int, ...], *, skip: bool) -> None:
-        super().__init__()
+        super().__init__(width)
         self.skip = skip
         layers: list[nn.Module] = []
         before = width
@@ -45,26 +67,26 @@ class Learned(nn.Module):
         self.layers = nn.Sequential(*layers, Dense(before, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers(x)
+        out: Tensor = self.layers(self.standardised(x))
         return x + out if self.skip else out
 
 
-class Quantized(nn.Module):
-    """z = E x + e, theta = sigmoid(6 z), T ~ Bernoulli(theta), y = D T + c."""
+class Quantized(Standardised):
+    """z = E (x - mean) / scale + e, theta = sigmoid(6 z), T ~ Bernoulli(theta), y = D T + c."""
 
     key: Tensor
 
     def __init__(self, width: int, bits: int) -> None:
-        super().__init__()
+        super().__init__(width)
         self.encode, self.decode = Dense(width, bits), Dense(bits, width)
         self.register_buffer("key", torch.zeros(draws.KEY_BYTES, dtype=torch.uint8))
 
     def theta(self, x: Tensor) -> Tensor:
         """Return P(T = 1) `[n, bits]` for flat bottleneck values."""
-        return torch.sigmoid(STEEPNESS * self.encode(x)).clamp(THETA, 1 - THETA)
+        return torch.sigmoid(STEEPNESS * self.encode(self.standardised(x))).clamp(THETA, 1 - THETA)
 
     def draw(self, inputs: Tensor, *, link: int) -> Tensor:
-        return draws.uniforms(bytes(self.key.tolist()), inputs, self.encode.out_features, link=link)
+        return draws.uniforms(secret(self.key), inputs, self.encode.out_features, link=link)
 
     def forward(self, x: Tensor, drawn: Tensor) -> Tensor:
         theta = self.theta(x)
@@ -83,10 +105,22 @@ class Noise(nn.Module):
         self.register_buffer("key", torch.zeros(draws.KEY_BYTES, dtype=torch.uint8))
 
     def draw(self, inputs: Tensor, *, link: int) -> Tensor:
-        return draws.normals(bytes(self.key.tolist()), inputs, self.width, link=link)
+        return draws.normals(secret(self.key), inputs, self.width, link=link)
 
     def forward(self, x: Tensor, drawn: Tensor) -> Tensor:
         return x + (self.sigma * drawn).to(x)
+
+
+def secret(key: Tensor) -> bytes:
+    """Return a link's key.
+
+    Raises:
+        ValueError: if it has not been set: a key that everybody knows hides nothing.
+    """
+    found = bytes(key.tolist())
+    if not any(found):
+        raise ValueError("the stochastic adapter has no key yet: set a secret one before anything is served")
+    return found
 
 
 class Links(nn.Module):
@@ -100,6 +134,9 @@ class Links(nn.Module):
         self.width = width
         for place, link in enumerate(adapter.parts):
             self.add_module(str(place), made(link, width))
+
+    def __len__(self) -> int:
+        return len(self._modules)
 
     def draw(self, inputs: Tensor) -> tuple[Tensor | None, ...]:
         """Draw what each stochastic link needs of these raw inputs."""
