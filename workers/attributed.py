@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from models.erase.attribute import Attributed
 from torch import Tensor
 
+from models.erase.attribute import Attributed
 from workers.artifacts import Shelf, among, in_final_half, rows_with_role, samples_of, unpack_table
 from workers.failure import Failure
 

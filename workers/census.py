@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from models.audit.planted import balanced_rows, smallest_budget
 
+from models.audit.planted import balanced_rows, smallest_budget
 from service.parquet import attribute_kinds
 from workers.artifacts import in_final_half
 from workers.attributed import FEWEST, MOST, places, values_of

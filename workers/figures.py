@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from workers.curve import Point
 
@@ -21,7 +22,7 @@ def trade_off(points: Sequence[Point], *, attribute: str, budget: float, least_a
     from matplotlib import rc_context  # a second to import: paid by the jobs that draw
     from matplotlib.figure import Figure
 
-    style = {"svg.hashsalt": "expunge", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "text.color": INK,
+    style: Any = {"svg.hashsalt": "expunge", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "text.color": INK,
              "axes.edgecolor": MUTED, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}  # fmt: skip
     with rc_context(style):
         figure = Figure(figsize=(6.4, 4.0), layout="constrained")

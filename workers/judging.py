@@ -117,4 +117,5 @@ def refuse_small_budget(rows: Material, asked: Asked) -> None:
     """
     least = smallest_budget(worth(rows.decides, len(rows.values)), len(rows.values))
     if asked.max_leakage_nats < least:
-        raise Failure("budget_too_small", f"With so many audit rows nothing below {least:.4g} nats can be certified. Ask for that, or upload more.")
+        detail = f"With so many audit rows nothing below {least:.4g} nats can be certified. Ask for that, or upload more audit rows."
+        raise Failure("budget_too_small", detail)

@@ -22,7 +22,7 @@ from workers.failure import Failure
 Scope = Literal["bottleneck", "network"]
 Settings = irene.Irene | lnl.Lnl | quantized.Quantized | leace.Leace
 
-_SETTINGS: dict[str, type[Settings]] = {"irene": irene.Irene, "lnl": lnl.Lnl, "quantized": quantized.Quantized, "leace": leace.Leace}
+_SETTINGS: dict[str, Any] = {"irene": irene.Irene, "lnl": lnl.Lnl, "quantized": quantized.Quantized, "leace": leace.Leace}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def points_of(method: str, options: Mapping[str, Any], *, claim: str, erased_bef
     if method == "auto":
         return _auto(given, common, claim=claim, erased_before=erased_before)
     preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
-    scopes: tuple[Scope, ...] = ("bottleneck",) if method == "leace" or erased_before else ("bottleneck", "network") if scope == "auto" else (scope,)
+    scopes: tuple[Scope, ...] = ("bottleneck", "network") if scope == "auto" else (scope,)
+    if method == "leace" or erased_before:
+        scopes = ("bottleneck",)
     return [Recipe(method, at, _chosen(method, at, preset, given), **common) for at in scopes]
 
 

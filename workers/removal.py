@@ -12,7 +12,6 @@ from models.erase.scope import extended
 from models.nets import Adapter, Network
 from workers import verdict
 from workers.artifacts import Shelf
-from workers.attributed import Material
 from workers.curve import Point, as_csv
 from workers.failure import Failure
 from workers.figures import trade_off
@@ -111,9 +110,10 @@ def utility_of(ground: Ground, whole: Refitted, parent: Refitted | None) -> list
     before = cell(counted(right_of(parent, rows))) if parent is not None else "withheld"
     compared = cell(counted(right_of(ground.reference, rows)))
     split = "audit (final half)"
+    rows_of = {"split": split, "after": after, "retrained": after}
     return [
-        {"metric": "accuracy", "split": split, "before": before, "after": after, "retrained": after},
-        {"metric": "accuracy, before: the same taps with nothing removed", "split": split, "before": compared, "after": after, "retrained": after},
+        {"metric": "accuracy", "before": before} | rows_of,
+        {"metric": "accuracy, before: the same taps with nothing removed", "before": compared} | rows_of,
     ]
 
 
@@ -138,5 +138,3 @@ def evidence_of(shelf: Shelf, wish: Wish, points: list[Point], judged: Judged, r
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
-
-

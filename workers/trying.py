@@ -135,11 +135,14 @@ class Tries:
         whole = ground.refitted(net)
         chooses = ground.rows.chooses.samples
         right, compared = right_of(whole, chooses).double().mean(), right_of(ground.reference, chooses).double().mean()
-        found = choosing(net, ground.rows, classes=len(ground.classes), progress=lambda part, done: ground.report.progress("", 0.8 + 0.2 * done))
         drop = float(compared - right)
-        self.points.append(
-            point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=time.perf_counter() - begun, epochs=watch.epochs)
-        )
+
+        def tell(part: str, done: float) -> None:
+            ground.report.progress("", 0.8 + 0.2 * done)
+
+        found = choosing(net, ground.rows, classes=len(ground.classes), progress=tell)
+        spent = time.perf_counter() - begun
+        self.points.append(point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=spent, epochs=watch.epochs))
         excess = ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values)))
         if self.best is None or excess < self.best.excess:
             led, heads = ([*behind.recipes, recipe], behind.heads) if behind is not None else ([recipe], watch.heads)

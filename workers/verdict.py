@@ -67,11 +67,11 @@ def refusal_of(judged: Judged, asked: Asked) -> dict[str, str] | None:
         missed = ", ".join(leak.name for leak in judged.planted.leaks if not leak.caught)
         return {
             "code": "audit_without_power",
-            "detail": f"The probes did not flag a leak that was planted for them ({missed}), so that they cannot pass anything. If the version "
-            f"before keeps to the budget already there is nothing to remove; else upload more audit rows. {reached}",
+            "detail": f"The probes did not flag a leak that was planted for them ({missed}), so that they cannot pass anything. If the "
+            f"version before keeps to the budget already there is nothing to remove; else upload more audit rows. {reached}",
         }
     if upper > asked.max_leakage_nats or drop > asked.max_accuracy_drop:
-        return {"code": "budget_not_met", "detail": f"{reached} Allow more, or ask for another method; the curve of all points is evidence."}
+        return {"code": "budget_not_met", "detail": f"{reached} Allow more, or ask for another method; evidence has all points tried."}
     return None
 
 

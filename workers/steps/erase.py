@@ -49,9 +49,7 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     report.phase(REFERENCE)
     core = core_on(spec, comparable(net), rows.core.samples, progress=report.progress)
     reference = refitted(core, rows.core.samples, lambda: tables(plan, shelf, keep), classes, progress=lambda number: None)
-    ground = Ground(
-        plan, shelf, report, rows, wish.asked, classes, net, reference, lambda: tables(plan, shelf, keep), secret_of(plan)
-    )
+    ground = Ground(plan, shelf, report, rows, wish.asked, classes, net, reference, lambda: tables(plan, shelf, keep), secret_of(plan))
     tries = Tries(ground, recipes)
     tries.run()
     best = tries.best
