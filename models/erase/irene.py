@@ -17,6 +17,7 @@ from models.erase.epochs import Learning, Watch
 from models.erase.heads import HeadKind, begin_anew, make
 from models.erase.information import answered
 from models.erase.scope import Patient, Scope, admit, discharged
+from models.linear.features import activations
 from models.nets import Adapter, Network
 from models.progress import Progress, Stop, never, silent
 
@@ -74,6 +75,10 @@ class Irene:
     for `patience` epochs, until 1e-3."""
 
     patience: int = 10
+
+    taught: float = 0.0
+    """Share of the task's targets that are the given network's own answers instead of the labels: a small set of rows, learnt a second
+    time, is learnt by heart."""
 
     hidden: int = 64
     """`bottleneck`: width of the adapter's hidden layer."""
@@ -139,7 +144,7 @@ def erase(
     refuse_unusable(rows, values, net.architecture.classes)
     link = adapter(how, net.architecture.classes) if scope == "bottleneck" else Adapter(kind="identity")
     patient = admit(net, rows.samples.inputs, rows.samples.labels, link, scope=scope, seed=seed, progress=progress, stop=stop)
-    treatment = Treatment(patient, rows, values, how, seed=seed)
+    treatment = Treatment(net, patient, rows, values, how, seed=seed)
     epochs.run(
         treatment.learning, treatment.step, len(treatment.learnt), epochs=how.epochs, batch=how.batch, after=treatment.after,
         resume=resume, watch=watch, progress=progress, stop=stop,
@@ -156,7 +161,7 @@ def adapter(how: Irene, classes: int) -> Adapter:
 class Treatment:
     """A network and its private heads while they learn."""
 
-    def __init__(self, patient: Patient, rows: Attributed, values: int, how: Irene, *, seed: int) -> None:
+    def __init__(self, net: Network, patient: Patient, rows: Attributed, values: int, how: Irene, *, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         width = patient.net.links.width
         self.patient, self.how, self.values_of = patient, how, rows.values
@@ -165,10 +170,11 @@ class Treatment:
         order = torch.randperm(len(rows), generator=generator)
         held = int(HELD * len(rows)) if how.schedule == "plateau" else 0
         self.held, self.learnt = order[:held], order[held:].sort().values
+        self.answers = answers_of(net, rows.samples.inputs) if how.taught else torch.empty(0)
         self.known = self.learnt[rows.values[self.learnt] >= 0]
-        net, heads = optimiser_of(how, patient.learning(), how.rate), optimiser_of(how, self.heads.parameters(), how.head_rate)
+        movers = {"net": optimiser_of(how, patient.learning(), how.rate), "heads": optimiser_of(how, self.heads.parameters(), how.head_rate)}
         numbers = {"rate": how.rate, "best": float("inf"), "waited": 0.0}
-        self.learning = Learning({"net": patient.net, "heads": self.heads}, {"net": net, "heads": heads}, generator, numbers)
+        self.learning = Learning({"net": patient.net, "heads": self.heads}, movers, generator, numbers)
 
     def step(self, numbers: Tensor, fraction: float) -> None:
         """Take one step of network and heads on the rows learnt of these numbers."""
@@ -202,7 +208,10 @@ class Treatment:
 
     def loss(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return alpha CE(y) + gamma I, which the network minimises."""
-        task = functional.cross_entropy(self.patient.logits(features), self.patient.labels[rows])
+        logits = self.patient.logits(features)
+        task = functional.cross_entropy(logits, self.patient.labels[rows])
+        if self.how.taught:
+            task = (1 - self.how.taught) * task + self.how.taught * functional.cross_entropy(logits, self.answers[rows])
         return self.how.alpha * task + self.how.gamma * self.information(rows, features)
 
     def private(self, rows: Tensor, features: Tensor) -> Tensor:
@@ -269,6 +278,11 @@ class Treatment:
         if memory["waited"] > self.how.patience:
             memory["rate"], memory["waited"] = memory["rate"] * DROP, 0.0
         return memory["rate"] < LEAST_RATE * (1 - 1e-9)
+
+
+def answers_of(net: Network, inputs: Tensor) -> Tensor:
+    """Return the softmax of the network's logits, `[n, C]`."""
+    return activations(net, inputs)[1].softmax(dim=1).clone()
 
 
 def optimiser_of(how: Irene, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:

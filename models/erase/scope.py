@@ -52,7 +52,7 @@ def bottleneck_values(net: Network, inputs: Tensor, *, links: int = 0, progress:
             rows = inputs[start : start + BATCH]
             refuse_not_finite(rows, first=start)
             padded = torch.cat([rows, rows.new_zeros(BATCH - len(rows), *rows.shape[1:])])
-            drawn = net.links.draw(padded) if links else None
+            drawn = net.links.draw(padded, last=links)
             out = net.links(net.run(padded, net.before), drawn, last=links)
             found.append(out[: len(rows)].flatten(1).clone())
             progress("encode", min(1.0, (start + BATCH) / len(inputs)))
@@ -83,7 +83,7 @@ class Patient:
         """Return the adapter's output for the rows of these numbers, flattened, `[b, d]`: what a private head reads."""
         x = self.rows[rows]
         if self.scope == "network":
-            drawn = self.net.links.draw(x) if self.first else None
+            drawn = self.net.links.draw(x, last=self.first)
             x = self.net.links(self.net.run(x, self.net.before), drawn, last=self.first).flatten(1)
         out: Tensor = self.net.links(x, first=self.first, last=last)
         return out

@@ -138,9 +138,9 @@ class Links(nn.Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def draw(self, inputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Draw what each stochastic link needs of these raw inputs."""
-        links = enumerate(self.children())
+    def draw(self, inputs: Tensor, *, last: int | None = None) -> tuple[Tensor | None, ...]:
+        """Draw what each stochastic link up to, but without, `last` needs of these raw inputs."""
+        links = list(enumerate(self.children()))[:last]
         return tuple(link.draw(inputs, link=place) if isinstance(link, Quantized | Noise) else None for place, link in links)
 
     def forward(self, x: Tensor, drawn: tuple[Tensor | None, ...] | None = None, *, first: int = 0, last: int | None = None) -> Tensor:
