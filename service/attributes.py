@@ -71,6 +71,9 @@ def check(session: Session, model: Model, asked: ForgetAttribute, body: ForgetBo
     if asked.name not in dataset.summary["attributes"]:
         known = ", ".join(dataset.summary["attributes"]) or "none"
         raise _no("attribute_unknown", f"This data set has the attributes: {known}.", "/forget/name", "no such attribute")
+    if any(entry["name"] == asked.name for entry in erased(model.spec)):
+        detail = "This attribute is removed already; the version's certificate says what is left of it."
+        raise _no("attribute_removed", detail, "/forget/name", "removed already")
     counted = dataset.summary.get("census", {}).get(asked.name)
     if counted is not None:  # a data set read by an older release was not counted; its job finds out
         _rows_allow(counted, body)

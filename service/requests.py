@@ -44,10 +44,10 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     """
     if isinstance(body.forget, ForgetAttribute):
         allowed = list(attributes.WHY)
-    elif body.forget.kind == "everything":
-        allowed = ["zero"]
     elif attributes.trained_on_users(model.spec):
         allowed = ["retrain"]
+    elif body.forget.kind == "everything":
+        allowed = ["zero"]
     elif model.spec.get("linearize"):
         allowed = ["cg", "sgd", "retrain"]
     else:

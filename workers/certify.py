@@ -107,7 +107,8 @@ def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[
     parent = outcomes.latest(session, model.id)
     assert parent is not None
     refusal, tried = outcome["refusal"], outcome.get("tried")
-    removed = [*model.spec.get("erased", []), *([tried] if tried else [])]
+    others = [entry for entry in model.spec.get("erased", []) if tried is None or entry["name"] != tried["name"]]
+    removed = [*others, *([tried] if tried else [])]
     whole = facts.Facts(
         issuer=home.signer.issuer,
         issued_at=_moment(job.created_at),

@@ -53,8 +53,11 @@ def secret_of(plan: Mapping[str, Any]) -> bytes:
     return hmac.digest(bytes.fromhex(plan["secret"]), f"adapter|{plan['job']}".encode(), "sha256")
 
 
-def judge(ground: Ground, best: Best, parent: Refitted) -> tuple[Judged, Refitted]:
+def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, Refitted]:
     """Have the rows that decide judge a point. They are looked at here and nowhere else.
+
+    Args:
+        parent: the version before; None where it says nothing about this one, being trained otherwise.
 
     Raises:
         Failure: `audit_rows`.
@@ -77,7 +80,8 @@ def judge(ground: Ground, best: Best, parent: Refitted) -> tuple[Judged, Refitte
     reached = point(best.name, "decides", found, accuracy=float(right.double().mean()), drop=lost.value, seconds=0.0, epochs=0)
     kind = str(best.recipes[0].settings.get("head", "linear"))
     own = own_head_of(best.heads, kind, held(best.net, rows.decides), values=len(rows.values), classes=classes)
-    judged = Judged(reached, found, planted, lost, drop_of(right_of(parent, decides), right), before, own)
+    from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
+    judged = Judged(reached, found, planted, lost, from_parent, before, own)
     return judged, whole
 
 

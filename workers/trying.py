@@ -154,7 +154,12 @@ class Tries:
 class Watcher:
     """Told after every epoch of a point: keeps a checkpoint every so many seconds."""
 
-    def __init__(self, tries: Tries, every: float) -> None:
+    def __init__(self, tries: Tries | None, every: float) -> None:
+        """
+        Args:
+            tries: where checkpoints go; None keeps none.
+            every: seconds between two of them.
+        """
         self._tries, self._every, self._kept = tries, every, time.monotonic()
         self.epochs = 0
         self.heads: dict[str, Tensor] = {}
@@ -162,7 +167,7 @@ class Watcher:
     def epoch(self, number: int, state: Mapping[str, Tensor]) -> bool:
         self.epochs = number
         self.heads = {name: value for name, value in state.items() if name.startswith(HEADS)}
-        if time.monotonic() - self._kept >= self._every:
+        if self._tries is not None and time.monotonic() - self._kept >= self._every:
             self._tries.keep(state)
             self._kept = time.monotonic()
         return False

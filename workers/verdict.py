@@ -27,7 +27,7 @@ class Judged:
     found: Probed
     planted: Planted
     drop: Drop
-    from_parent: Drop
+    from_parent: Drop | None
     before: Probed
     """What the same probes find in the same version with nothing removed."""
     own: OwnHead | None
@@ -127,7 +127,8 @@ def figures(judged: Judged) -> list[dict[str, Any]]:
     add("majority", found.best.majority)
     add("v_information_nats.before", judged.before.leakage, judged.before.best.ci95)
     add("cells_left_out", len(found.left_out))
-    add("accuracy_drop_from_parent", judged.from_parent.value, judged.from_parent.ci95, "answers on audit rows")
+    if judged.from_parent is not None:
+        add("accuracy_drop_from_parent", judged.from_parent.value, judged.from_parent.ci95, "answers on audit rows")
     if judged.own is not None:
         add("own_head.balanced_accuracy", judged.own.balanced_accuracy, judged.own.ci95, "the method's own private head")
         add("own_head.v_information_nats", judged.own.v_information, None, "the method's own private head")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from torch import Tensor
+
 from models.forget import exact, retrain
+from models.guarantee import Proved
 from models.linear.core import load_core
+from models.linear.statistics import Statistics
 from models.nets import Network
 from workers import verdict
 from workers.artifacts import Shelf, unpack_statistics, unpack_table, unpack_weights
@@ -61,7 +65,9 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     refusal = verdict.refusal_of(judged, wish.asked)
     if refusal is not None:
         return _refused(request["id"], entry, evidence, refusal, report)
-    outcome = published(plan, shelf, report, best.net, keep, [*spec.get("erased", []), entry])
+    erased = [*spec.get("erased", []), entry]
+    stated = retrain.proved_on_all if any(one["data"] == "all" for one in erased) else exact.proved
+    outcome = published(plan, shelf, report, best.net, keep, erased, stated)
     return outcome | {
         "method": entry["method"],
         "parent": plan["parent"],
@@ -96,9 +102,21 @@ def parent_of(plan: Mapping[str, Any], shelf: Shelf) -> Refitted:
 
 
 def published(
-    plan: Mapping[str, Any], shelf: Shelf, report: Report, net: Network, keep: AbstractSet[str], erased: list[dict[str, Any]]
+    plan: Mapping[str, Any],
+    shelf: Shelf,
+    report: Report,
+    net: Network,
+    keep: AbstractSet[str],
+    erased: list[dict[str, Any]],
+    stated: Callable[[Statistics, Tensor], Proved],
 ) -> dict[str, Any]:
-    """Write the version of an erased network: its core, and user weights from integer rows that later requests can take out again."""
+    """Write the version of an erased network: its core, and user weights from integer rows that later requests can take out again.
+
+    Args:
+        keep: ids of the rows that the model holds.
+        erased: what the record is to say of every attribute removed so far.
+        stated: what is proved of the weights.
+    """
     before = plan["spec"]
     spec = dict(before) | {
         "architecture": plain(net.architecture),
@@ -110,7 +128,6 @@ def published(
     report.phase("writing")
     files, state = write(fitted, shelf, plan)
     rewritten = {block["number"] for block in fitted.blocks}
-    stated = retrain.proved_on_all if any(entry["data"] == "all" for entry in erased) else exact.proved
     return {
         "files": files,
         "state": state,

@@ -16,7 +16,7 @@ from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
 from workers.census import census
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
-from workers.steps import exact, linearised
+from workers.steps import erase_again, exact, linearised
 
 _SHORT = {"loading": 0.2, "forgetting": 0.3, "measuring": 0.1, "writing": 0.2, "erasing rows": 0.2}
 _LONG = {"loading": 0.2, "training the core": 6.0, "encoding rows": 3.0, "fitting user weights": 3.0} | _SHORT
@@ -27,7 +27,8 @@ _SHARES = {"exact": _SHORT, "zero": _SHORT, "retrain": _LONG, "cg": _SOLVED, "sg
 
 def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Carry out all requests of one job at once."""
-    report.plan = _SHARES[plan["method"]]
+    again = {erase_again.AGAIN: 4.0} if plan["method"] == "retrain" and plan["spec"].get("erased") else {}
+    report.plan = _SHARES[plan["method"]] | again
     report.resume(plan)
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))
