@@ -25,7 +25,7 @@ from models.linear.core import Core, CoreMismatch, core_statistics, core_tensors
 from models.linear.solve import digest as values_digest
 from models.linear.solve import solve
 from models.linear.statistics import Statistics, digest, zeros
-from models.nets import Architecture, adapter_of
+from models.nets import Architecture
 from models.train import Training
 from service.parquet import Layout, inspect
 from service.problem import Problem
@@ -127,16 +127,6 @@ class Version:
     """The certificate's predicate."""
 
 
-def written(form: dict[str, Any]) -> Architecture:
-    """Read `architecture` of a model.json.
-
-    Raises:
-        TypeError, ValueError: it is no network's form.
-    """
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in form.items()}
-    return Architecture(**given | ({"adapter": adapter_of(form["adapter"])} if "adapter" in form else {}))
-
-
 def load(directory: Path, said: dict[str, Any]) -> Version:
     """Load a verified directory.
 
@@ -145,7 +135,7 @@ def load(directory: Path, said: dict[str, Any]) -> Version:
     """
     try:
         form = json.loads((directory / "model.json").read_bytes())
-        core = load_core(written(form["architecture"]), load_file(directory / "core.safetensors"))
+        core = load_core(Architecture.read(form["architecture"]), load_file(directory / "core.safetensors"))
         weights = load_file(directory / "user.safetensors")["user.weight"]
     except (CoreMismatch, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CannotReproduce(f"the version's files do not fit together ({error})") from error

@@ -77,9 +77,9 @@ def choosing(net: Network, rows: Material, *, classes: int, progress: Progress) 
     return _probed(held(net, known.select(trains)), held(net, known.select(~trains)), rows, classes, progress, conditional=False)
 
 
-def deciding(net: Network, rows: Material, *, classes: int, progress: Progress) -> Probed:
+def deciding(net: Network, rows: Material, *, classes: int, progress: Progress, conditional: bool = True) -> Probed:
     """Probe on the rows that decide: all that choose train the probes."""
-    return _probed(held(net, rows.chooses), held(net, rows.decides), rows, classes, progress, conditional=True)
+    return _probed(held(net, rows.chooses), held(net, rows.decides), rows, classes, progress, conditional=conditional)
 
 
 def _probed(train: Held, test: Held, rows: Material, classes: int, progress: Progress, *, conditional: bool) -> Probed:

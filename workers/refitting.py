@@ -72,10 +72,15 @@ def refitted(core: Core, samples: Samples, blocks: Blocks, classes: list[Any], *
     return Refitted(core, statistics, weights)
 
 
+def answers_of(model: Refitted, rows: Samples) -> Tensor:
+    """What the whole model answers, `[n]` int64, from the same integers that a version's accuracy is counted from."""
+    read = encode(model.core, rows.inputs, rows.labels)
+    return logits_of_rows(model.core, model.weights, read, rows.labels).argmax(dim=1)
+
+
 def right_of(model: Refitted, rows: Samples) -> Tensor:
     """Which rows the whole model names rightly, `[n]` booleans."""
-    read = encode(model.core, rows.inputs, rows.labels)
-    return logits_of_rows(model.core, model.weights, read, rows.labels).argmax(dim=1) == rows.labels
+    return answers_of(model, rows) == rows.labels
 
 
 def counted(right: Tensor) -> Accuracy | None:

@@ -12,6 +12,7 @@ from models.erase.scope import extended
 from models.nets import Adapter, Network
 from workers import verdict
 from workers.artifacts import Shelf
+from workers.bounds import gaps_of, interval_of
 from workers.curve import Point, as_csv
 from workers.failure import Failure
 from workers.figures import trade_off
@@ -73,7 +74,7 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
         return lambda part, done: ground.report.progress("", start + (stop - start) * done)
 
     found = deciding(best.net, rows, classes=classes, progress=tell(0.0, 0.3))
-    before = deciding(reference_net, rows, classes=classes, progress=tell(0.3, 0.6))
+    before = deciding(reference_net, rows, classes=classes, conditional=False, progress=tell(0.3, 0.6))
     planted = power(best.net, reference_net, rows, classes=classes, budget=asked.max_leakage_nats, progress=tell(0.6, 1.0))
     right = right_of(whole, decides)
     lost = drop_of(right_of(ground.reference, decides), right)
@@ -81,7 +82,9 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     kind = str(best.recipes[0].settings.get("head", "linear"))
     own = own_head_of(best.heads, kind, held(best.net, rows.decides), values=len(rows.values), classes=classes)
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
-    judged = Judged(reached, found, planted, lost, from_parent, before, own)
+    between = interval_of(best.net, rows, found, classes=classes)
+    gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
+    judged = Judged(reached, found, planted, lost, from_parent, before, own, between, gaps)
     return judged, whole
 
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from models.audit.interval import Interval
 from models.audit.planted import OwnHead, Planted
 from models.audit.probe import Probed
 from service.policies import ACCURACY, DROP, LEAKAGE, LINEAR_LEAKAGE, PROBES
+from workers.bounds import Gaps
 from workers.curve import Point
 from workers.judging import Asked
 
@@ -31,6 +33,9 @@ class Judged:
     before: Probed
     """What the same probes find in the same version with nothing removed."""
     own: OwnHead | None
+    interval: Interval
+    gaps: tuple[Gaps, Gaps]
+    """With nothing removed, and after."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,17 @@ def figures(judged: Judged) -> list[dict[str, Any]]:
     add("cells_left_out", len(found.left_out))
     if judged.from_parent is not None:
         add("accuracy_drop_from_parent", judged.from_parent.value, judged.from_parent.ci95, "answers on audit rows")
+    between = judged.interval
+    add("leakage_interval.lower", between.lower)
+    add("leakage_interval.upper", between.upper, None, f"{between.access}: {between.by}")
+    if between.access != "weights":
+        add("leakage_interval.upper", between.entropy, None, "weights: whoever holds them computes without the draw")
+    if between.measured is not None:
+        add("noisy_information_nats", between.measured, between.measured_ci95)
+    for when, gaps in zip(("before", "after"), judged.gaps, strict=True):
+        for name, gap in (("equalised_odds", gaps.equalised_odds), ("demographic_parity", gaps.demographic_parity)):
+            if gap is not None:
+                add(f"{name}_difference.{when}", gap, None, "answers on audit rows")
     if judged.own is not None:
         add("own_head.balanced_accuracy", judged.own.balanced_accuracy, judged.own.ci95, "the method's own private head")
         add("own_head.v_information_nats", judged.own.v_information, None, "the method's own private head")
