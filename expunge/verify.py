@@ -291,7 +291,8 @@ def _policy(evidence: _Evidence) -> tuple[str, ...]:
         _follows(largest > 0 or not bare, f"{entry['name']} names neither sums nor values, which {rules['name']} needs")
         _follows(Decimal(entry["value"]["mu"]) <= largest, f"{entry['name']} states mu {entry['value']['mu']}, more than muMax")
     _findings_follow(said["findings"], rules["audits"])
-    _thresholds_follow(said, rules.get("thresholds", []), adapted=isinstance(architecture, dict) and architecture.get("adapter") is not None)
+    adapted = isinstance(architecture, dict) and architecture.get("adapter") is not None
+    _thresholds_follow(said, rules.get("thresholds", []), adapted=adapted)
     proved = [entry for entry in said["guarantee"] if entry["name"] in rules["guarantee"]["anyOf"]]
     if not proved and said["kind"] == "fit" and statement.fit_needs_no_guarantee(rules["guarantee"]["muMax"]):
         return (f"{said['verdict']} follows from {rules['name']}: a first version, nothing is forgotten",)

@@ -93,6 +93,8 @@ class IreneIn(_In):
     """Paper: steps (faces: plateau); strong: cosine."""
     patience: Count | None = None
     """Of `plateau`, in epochs. Paper: 10."""
+    taught: Share | None = None
+    """Share of the task's targets that are the given network's own answers instead of the labels. Paper: 0."""
     hidden: Width | None = None
     """Of the adapter at the bottleneck."""
     code: Annotated[StrictInt, Field(ge=0, le=4096)] | None = None

@@ -121,6 +121,26 @@ def network_of(
     return keyed(net, secret, first=links)
 
 
+def link_of(recipe: Recipe, classes: int) -> Adapter:
+    """What a method puts after the bottleneck, noise apart."""
+    how = recipe.how()
+    if recipe.method == "leace":
+        return Adapter(kind="affine")
+    if recipe.method == "quantized":
+        return Adapter(kind="quantized", bits=how.bits)
+    if recipe.scope == "network":
+        return Adapter(kind="identity")
+    return irene.adapter(how, classes) if recipe.method == "irene" else Adapter(kind="mlp", hidden=(how.hidden,), skip=True)
+
+
+def network_at(recipe: Recipe, before: Network, state: Mapping[str, Tensor], *, secret: bytes) -> Network:
+    """The network of a point while it learns, as it would be served, from the state that its watch is given."""
+    links = len(before.architecture.adapter.parts) if before.architecture.adapter else 0
+    net = extended(before, link_of(recipe, before.architecture.classes), seed=recipe.seed)
+    net.load_state_dict({name[len("net.") :]: value for name, value in state.items() if name.startswith("net.")})
+    return keyed(net, secret, first=links)
+
+
 def keyed(net: Network, secret: bytes, *, first: int) -> Network:
     """Give each new stochastic link a key of its own, 32 bytes that nobody can guess who does not hold the version."""
     adapter = net.architecture.adapter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from torch import Tensor
@@ -15,9 +16,9 @@ from workers.artifacts import Shelf, pack_weights, unpack_weights
 from workers.attributed import Material
 from workers.curve import Point, point_of
 from workers.judging import Asked, choosing, worth
-from workers.points import Recipe, network_of, recipe_of
+from workers.points import Recipe, network_at, network_of, recipe_of
 from workers.recipe import architecture_of
-from workers.refitting import Refitted, core_on, plain, refitted, right_of
+from workers.refitting import Refitted, core_on, own_accuracy, plain, refitted, right_of
 from workers.report import Report
 
 HEADS = "heads."
@@ -127,7 +128,7 @@ class Tries:
         ground.report.phase(phase_of(number, recipe))
         behind = self.best if recipe.after else None
         start = behind.net if behind is not None else ground.before
-        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]))
+        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]), recipe, start)
         net = network_of(
             recipe, start, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
             progress=lambda part, fraction: ground.report.progress("", 0.7 * fraction),
@@ -152,15 +153,17 @@ class Tries:
 
 
 class Watcher:
-    """Told after every epoch of a point: keeps a checkpoint every so many seconds."""
+    """Told after every epoch of a point: keeps a checkpoint every so many seconds, and ends the point early once it is good enough."""
 
-    def __init__(self, tries: Tries | None, every: float) -> None:
+    def __init__(self, tries: Tries | None, every: float, recipe: Recipe | None = None, start: Network | None = None) -> None:
         """
         Args:
-            tries: where checkpoints go; None keeps none.
+            tries: where checkpoints go; None keeps none, and lets the point run to its end.
             every: seconds between two of them.
+            recipe, start: the point, and the network that it began with.
         """
         self._tries, self._every, self._kept = tries, every, time.monotonic()
+        self._recipe, self._start = recipe, start
         self.epochs = 0
         self.heads: dict[str, Tensor] = {}
 
@@ -170,7 +173,23 @@ class Watcher:
         if self._tries is not None and time.monotonic() - self._kept >= self._every:
             self._tries.keep(state)
             self._kept = time.monotonic()
-        return False
+        return self._tries is not None and self._within(number, state)
+
+    def _within(self, number: int, state: Mapping[str, Tensor]) -> bool:
+        """Whether the rows that choose already show the budget kept: looked at twice, since every look may be lucky."""
+        tries, recipe, start = self._tries, self._recipe, self._start
+        if tries is None or recipe is None or start is None or number not in looks(int(recipe.settings["epochs"])):
+            return False
+        ground = tries.ground
+        net = network_at(recipe, start, state, secret=ground.secret)
+        found = choosing(net, ground.rows, classes=len(ground.classes), progress=lambda part, done: None)
+        drop = own_accuracy(ground.before, ground.rows.chooses.samples) - own_accuracy(net, ground.rows.chooses.samples)
+        return ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values))) == 0.0
+
+
+def looks(epochs: int) -> set[int]:
+    """After which epochs a point is looked at before its end."""
+    return {ceil(epochs / 2), ceil(3 * epochs / 4)} - {epochs}
 
 
 def phase_of(number: int, recipe: Recipe) -> str:

@@ -1,0 +1,132 @@
+"""Removing an attribute, over HTTP: published with probes that had power, or refused; and samples forgotten before and after it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zipfile
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+
+from expunge.client import Client
+from expunge.reproduce import reproduce
+from expunge.verify import verify
+from tests.attributed import coloured_digits, people
+from tests.digits import parquet
+from tests.live import Live
+
+MLP = {"architecture": {"name": "mlp", "hidden": [24, 12]}, "training": {"epochs": 6}, "expected_rows": 600}
+CONVNET = {"architecture": {"name": "convnet"}, "training": {"epochs": 6}, "expected_rows": 600}
+LINEAR = {"method": "auto", "claim": "linear", "budget": {"max_accuracy_drop": 0.05, "max_leakage_nats": 0.12}}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One service with two models: digits on a background of five colours, and a table with an attribute of two values, partly missing."""
+    live = Live(tmp_path_factory.mktemp("attributes"))
+    for name, table, form in (("digits", coloured_digits(5), CONVNET), ("people", people(2, missing=0.2), MLP)):
+        live.upload(name, parquet(table, live.directory / f"{name}.parquet"))
+        live.fit(name, name, **form)
+    yield live
+    live.stop()
+
+
+def ask(live: Live, model: str, **more: Any) -> Any:
+    return live.client.post("/forget", json={"model": model, "forget": {"kind": "attribute", "name": "group"}} | more)
+
+
+def done(live: Live, answer: Any, state: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The job and the request, once both have ended."""
+    job = live.job(answer, state=state)
+    return job, live.request(answer.json()["id"])
+
+
+def statement(live: Live, address: str) -> dict[str, Any]:
+    bundle = live.client.get(address).raise_for_status().json()
+    found: dict[str, Any] = json.loads(b64decode(bundle["dsseEnvelope"]["payload"]))["predicate"]
+    return found
+
+
+def fetched(live: Live, model: str, version: int, folder: Path) -> Path:
+    """A downloaded version, verified offline with the key that the service names."""
+    token = (live.directory / "key").read_text().strip()
+    with Client(str(live.client.base_url), token) as client:
+        fingerprint = client.signing_keys()[0]["fingerprint"]
+        directory = client.download(model, version, out=folder / f"{model}-{version}")
+    report = verify(directory, fingerprint=fingerprint)
+    assert report.ok, report.failed
+    return directory
+
+
+def of_subject(live: Live, name: str, subject: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(live.directory / f"{name}.parquet", columns=["sample_id", "subject_id"])
+    found: list[str] = table.filter(pc.equal(table["subject_id"], subject))["sample_id"].to_pylist()
+    return found
+
+
+def test_samples_and_an_attribute_go_in_any_order_and_the_last_version_is_a_refit_on_the_erased_core(site: Live, tmp_path: Path) -> None:
+    gone = [*of_subject(site, "digits", "subject-03"), *of_subject(site, "digits", "subject-04")]
+
+    first = site.request(site.forget("digits", subjects=["subject-03"]).json()["id"])
+    before = fetched(site, "digits", 2, tmp_path)
+    _, request = done(site, ask(site, "digits", **LINEAR), "done")
+    erased = fetched(site, "digits", 3, tmp_path)
+    last = site.request(site.forget("digits", subjects=["subject-04"]).json()["id"])
+    after = fetched(site, "digits", 4, tmp_path)
+    again = reproduce(after, site.directory / "digits.parquet", set(gone))
+    partly = reproduce(after, site.directory / "digits.parquet", set(gone[:1]))
+
+    assert [first["state"], request["state"], last["state"]] == ["fulfilled"] * 3
+    assert again.equal and not partly.equal
+    core = [directory / "core.safetensors" for directory in (before, erased, after)]
+    assert core[0].read_bytes() != core[1].read_bytes() == core[2].read_bytes()
+    said = [statement(site, f"/models/digits/versions/{number}/certificate") for number in (2, 3, 4)]
+    assert "attributes" not in said[0] and said[0]["policy"]["name"] == "exact-v1"
+    assert said[1]["request"]["kind"] == "attribute" and said[2]["request"]["kind"] == "samples"
+    assert said[2]["policy"] == said[1]["policy"] and said[1]["policy"]["name"] == "attribute-v1"
+    removed_in = {"sha256": site.version("digits", "3")["digest"]}
+    assert said[1]["attributes"][0]["removedIn"] is None and said[2]["attributes"][0]["removedIn"] == removed_in
+    assert removed_in in said[2]["stillInForce"]
+    told = [{k: v for k, v in finding.items() if k != "measuredIn"} for finding in said[1]["findings"]]
+    assert [{k: v for k, v in finding.items() if k != "measuredIn"} for finding in said[2]["findings"]] == told
+    assert [finding["measuredIn"] for finding in said[2]["findings"]] == [removed_in, removed_in]
+    assert said[1]["dispositions"]["forgotten"] == 0 and said[2]["dispositions"]["forgotten"] == len(gone) - len(
+        of_subject(site, "digits", "subject-03")
+    )
+
+
+def test_a_published_removal_names_probes_with_power_their_threshold_and_what_it_cost(site: Live) -> None:
+    budget = {"max_accuracy_drop": 0.1, "max_leakage_nats": 0.1}
+
+    job, request = done(site, ask(site, "people", method="irene", options={"scope": "bottleneck"}, budget=budget), "done")
+    said = statement(site, f"/jobs/{job['id']}/certificate")
+    curve = site.client.get(f"/jobs/{job['id']}/evidence/trade-off.csv").text
+    packed = site.client.get(f"/models/people/versions/{job['version']}/evidence").content
+
+    leakage, accuracy = said["findings"]
+    assert (leakage["audit"], leakage["metric"]) == ("fresh_probes", "v_information_upper95_nats")
+    assert leakage["power"] == {"planted": 3, "caught": 3} and leakage["passed"] and float(leakage["value"]) <= 0.1
+    assert float(leakage["reference"]) > 0.2  # of the same taps with nothing removed: there was something to remove
+    assert (accuracy["metric"], accuracy["passed"], accuracy["threshold"]) == ("accuracy_drop", True, "0.1")
+    (attribute,) = said["attributes"]
+    assert (attribute["name"], attribute["values"], attribute["data"], attribute["claim"]) == ("group", 2, "core", "any")
+    figures = {figure["name"]: figure for figure in attribute["figures"]}
+    assert {"linear.v_information_nats", "mlp.v_information_nats", "trees.v_information_nats", "own_head.balanced_accuracy",
+            "leakage_interval.lower", "leakage_interval.upper", "accuracy_drop_from_parent"} <= set(figures)  # fmt: skip
+    assert figures["leakage_interval.upper"]["value"] == figures["attribute_entropy_nats"]["value"] == "0.693147"
+    assert [row["rows"] for row in csv.DictReader(io.StringIO(curve))] == ["chooses", "decides"]
+    names = set(zipfile.ZipFile(io.BytesIO(packed)).namelist())
+    assert {"trade-off.csv", "trade-off.svg", "audit.json", "certificate.sigstore.json"} <= names
+    answered = request["dispositions"]["attribute"]
+    assert (request["state"], answered["disposition"], answered["findings"][0]["value"]) == ("fulfilled", "removed", leakage["value"])
+    assert site.version("people")["removed"][0]["name"] == "group" and site.version("people")["method"] == "irene"
+    policies = {item["model"]: item for item in site.client.get("/policies").json()["items"] if item["model"]}
+    assert policies["people"]["digest"] == said["policy"]["digest"]["sha256"]
