@@ -59,16 +59,11 @@ class Ground:
 class Best:
     """The point that came nearest so far."""
 
-    recipes: list[Recipe]
-    """What led to it, one after the other."""
+    recipe: Recipe
     excess: float
     net: Network
     heads: dict[str, Tensor]
     blob: str = ""
-
-    @property
-    def name(self) -> str:
-        return " ".join(recipe.name for recipe in self.recipes)
 
 
 @dataclass
@@ -90,8 +85,7 @@ class Tries:
             tensors = unpack_weights(ground.shelf.vault.read(kept["blobs"]["best"]))
             net = ground.network(kept["best"]["form"], tensors)
             heads = {name: value for name, value in tensors.items() if name.startswith(HEADS)}
-            led = [recipe_of(document) for document in kept["best"]["recipes"]]
-            self.best = Best(led, kept["best"]["excess"], net, heads, kept["blobs"]["best"])
+            self.best = Best(recipe_of(kept["best"]["recipe"]), kept["best"]["excess"], net, heads, kept["blobs"]["best"])
         return unpack_weights(ground.shelf.vault.read(kept["blobs"]["state"])) if "state" in kept["blobs"] else None
 
     def keep(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -107,8 +101,7 @@ class Tries:
             blobs["best"] = best.blob
         said = None
         if best is not None:
-            led = [recipe.document() for recipe in best.recipes]
-            said = {"recipes": led, "excess": best.excess, "form": plain(best.net.architecture)}
+            said = {"recipe": best.recipe.document(), "excess": best.excess, "form": plain(best.net.architecture)}
         self.ground.report.keep({"blobs": blobs, "points": [p.document() for p in self.points], "best": said})
 
     def run(self) -> None:
@@ -126,11 +119,9 @@ class Tries:
     def _one(self, number: int, recipe: Recipe, resume: Any) -> bool:
         ground, begun = self.ground, time.perf_counter()
         ground.report.phase(phase_of(number, recipe))
-        behind = self.best if recipe.after else None
-        start = behind.net if behind is not None else ground.before
-        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]), recipe, start)
+        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]), recipe)
         net = network_of(
-            recipe, start, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
+            recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
             progress=lambda part, fraction: ground.report.progress("", 0.7 * fraction),
         )  # fmt: skip
         whole = ground.refitted(net)
@@ -146,8 +137,7 @@ class Tries:
         self.points.append(point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=spent, epochs=watch.epochs))
         excess = ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values)))
         if self.best is None or excess < self.best.excess:
-            led, heads = ([*behind.recipes, recipe], behind.heads) if behind is not None else ([recipe], watch.heads)
-            self.best = Best(led, excess, net, heads)
+            self.best = Best(recipe, excess, net, watch.heads)
         self.keep()
         return excess == 0.0
 
@@ -155,15 +145,15 @@ class Tries:
 class Watcher:
     """Told after every epoch of a point: keeps a checkpoint every so many seconds, and ends the point early once it is good enough."""
 
-    def __init__(self, tries: Tries | None, every: float, recipe: Recipe | None = None, start: Network | None = None) -> None:
+    def __init__(self, tries: Tries | None, every: float, recipe: Recipe | None = None) -> None:
         """
         Args:
             tries: where checkpoints go; None keeps none, and lets the point run to its end.
             every: seconds between two of them.
-            recipe, start: the point, and the network that it began with.
+            recipe: of the point.
         """
         self._tries, self._every, self._kept = tries, every, time.monotonic()
-        self._recipe, self._start = recipe, start
+        self._recipe = recipe
         self.epochs = 0
         self.heads: dict[str, Tensor] = {}
 
@@ -177,11 +167,11 @@ class Watcher:
 
     def _within(self, number: int, state: Mapping[str, Tensor]) -> bool:
         """Whether the rows that choose already show the budget kept: looked at twice, since every look may be lucky."""
-        tries, recipe, start = self._tries, self._recipe, self._start
-        if tries is None or recipe is None or start is None or number not in looks(int(recipe.settings["epochs"])):
+        tries, recipe = self._tries, self._recipe
+        if tries is None or recipe is None or number not in looks(int(recipe.settings["epochs"])):
             return False
         ground = tries.ground
-        net = network_at(recipe, start, state, secret=ground.secret)
+        net = network_at(recipe, tries.ground.before, state, secret=ground.secret)
         found = choosing(net, ground.rows, classes=len(ground.classes), progress=lambda part, done: None)
         drop = own_accuracy(ground.before, ground.rows.chooses.samples) - own_accuracy(net, ground.rows.chooses.samples)
         return ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values))) == 0.0

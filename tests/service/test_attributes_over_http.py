@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
@@ -130,3 +131,82 @@ def test_a_published_removal_names_probes_with_power_their_threshold_and_what_it
     assert site.version("people")["removed"][0]["name"] == "group" and site.version("people")["method"] == "irene"
     policies = {item["model"]: item for item in site.client.get("/policies").json()["items"] if item["model"]}
     assert policies["people"]["digest"] == said["policy"]["digest"]["sha256"]
+
+
+def test_a_budget_that_no_point_meets_ends_refused_signed_and_with_the_best_point(site: Live) -> None:
+    before = site.version("people")
+
+    answer = ask(site, "people", method="leace", budget={"max_accuracy_drop": 0.01, "max_leakage_nats": 0.03})
+    if answer.status_code == 422:  # the attribute was removed by the test before
+        site.fit("people-2", "people", **MLP)
+        before = site.version("people-2")
+        answer = ask(site, "people-2", method="leace", budget={"max_accuracy_drop": 0.01, "max_leakage_nats": 0.03})
+    model = answer.json()["model"]
+    job, request = done(site, answer, "refused")
+    said = statement(site, f"/jobs/{job['id']}/certificate")
+    packed = zipfile.ZipFile(io.BytesIO(site.client.get(f"/jobs/{job['id']}/evidence").content))
+
+    assert said["verdict"] == "REFUSED" and said["refusal"]["code"] == job["error"]["code"] == "budget_not_met"
+    assert "leace" in said["refusal"]["detail"] and said["findings"][0]["passed"] is False
+    assert float(said["findings"][0]["value"]) > 0.03 and said["attributes"][0]["name"] == "group"
+    assert (request["state"], request["dispositions"]["attribute"]["disposition"]) == ("refused", "refused")
+    assert site.version(model)["number"] == before["number"] and site.version(model)["state"] == "certified"
+    assert b"leace" in packed.read("trade-off.csv") and packed.read("trade-off.svg").startswith(b"<?xml")
+    assert "erased" not in site.client.get(f"/models/{model}").json()["spec"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "pointer"),
+    [
+        ({"forget": {"kind": "attribute", "name": "shoe"}}, "attribute_unknown", "/forget/name"),
+        ({"forget": {"kind": "attribute", "name": "many"}}, "attribute_values", "/forget/name"),
+        ({"forget": {"kind": "attribute", "name": "one"}}, "attribute_values", "/forget/name"),
+        ({"forget": {"kind": "attribute", "name": "users_only"}}, "attribute_not_in_core", "/data"),
+        ({"forget": {"kind": "attribute", "name": "unaudited"}}, "audit_rows", "/forget/name"),
+        ({"budget": {"max_leakage_nats": 1e-4}}, "budget_too_small", "/budget/max_leakage_nats"),
+        ({"budget": {"max_leakage_nats": 0}}, "invalid", "/budget/max_leakage_nats"),
+        ({"method": "exact"}, "method_unsupported", "/method"),
+        ({"method": "retrain"}, "method_unsupported", "/method"),
+        ({"forget": {"kind": "samples", "ids": ["a"]}, "method": "irene"}, "method_unsupported", "/method"),
+        ({"forget": {"kind": "samples", "ids": ["a"]}, "budget": {}}, "invalid", "/budget"),
+        ({"forget": {"kind": "everything"}, "data": "all"}, "invalid", "/data"),
+        ({"guarantee": {"nats": 0.1}}, "invalid", "/guarantee"),
+        ({"method": "irene", "options": {"bits": 3}}, "invalid", "/options"),
+        ({"method": "quantized", "options": {"bits": 0}}, "invalid", "/options/bits"),
+        ({"method": "quantized", "options": {"threshold": True}}, "invalid", "/options"),
+        ({"method": "irene", "options": {"scope": "everywhere"}}, "invalid", "/options/scope"),
+        ({"method": "irene", "claim": "linear"}, "claim_unsupported", "/claim"),
+        ({"forget": {"kind": "attribute", "name": "anna.meier@example.org"}}, "attribute_unknown", "/forget/name"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once_by_field_and_nothing_sent_is_repeated(
+    strict: Live, more: dict[str, Any], code: str, pointer: str
+) -> None:
+    answer = strict.client.post("/forget", json={"model": "strict", "forget": {"kind": "attribute", "name": "group"}} | more)
+
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert any(error["pointer"].startswith(pointer) for error in answer.json()["errors"]), answer.text
+    assert "meier" not in answer.text and "everywhere" not in answer.text
+
+
+@pytest.fixture(scope="module")
+def strict(site: Live) -> Live:
+    """The same service with a model on a table of attributes that cannot be removed."""
+    table = people(2)
+    count, roles = len(table), table["role"].to_pylist()
+    table = table.append_column("attr_many", pa.array([i % 21 for i in range(count)], pa.int64()))
+    table = table.append_column("attr_one", pa.array(["x"] * count, pa.string()))
+    table = table.append_column("attr_users_only", pa.array([i % 2 if r != "core" else None for i, r in enumerate(roles)], pa.int64()))
+    table = table.append_column("attr_unaudited", pa.array([i % 2 if r != "audit" else None for i, r in enumerate(roles)], pa.int64()))
+    site.upload("strict", parquet(table, site.directory / "strict.parquet"))
+    site.fit("strict", "strict", **MLP)
+    return site
+
+
+def test_linearised_models_and_models_without_network_have_no_attribute_to_remove(strict: Live) -> None:
+    strict.fit("tangent", "strict", **MLP, linearize=["fc"])
+    strict.fit("plain", "strict", architecture={"name": "linear"}, core="none", range=1.0, ridge=1.0, classes=[0, 1])
+
+    answers = [ask(strict, model) for model in ("tangent", "plain")]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(422, "model_linearised"), (422, "no_network")]
