@@ -5,23 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from expunge.client import Client
-from expunge.reproduce import reproduce
+from expunge.reproduce import load, reproduce
 from expunge.verify import verify
+from models.linear.core import logits
 from tests.attributed import coloured_digits, people
 from tests.digits import parquet
 from tests.live import Live
 
+ROOT = Path(__file__).parents[2]
 MLP = {"architecture": {"name": "mlp", "hidden": [24, 12]}, "training": {"epochs": 6}, "expected_rows": 600}
 CONVNET = {"architecture": {"name": "convnet"}, "training": {"epochs": 6}, "expected_rows": 600}
 LINEAR = {"method": "auto", "claim": "linear", "budget": {"max_accuracy_drop": 0.05, "max_leakage_nats": 0.12}}
@@ -210,3 +217,45 @@ def test_linearised_models_and_models_without_network_have_no_attribute_to_remov
     answers = [ask(strict, model) for model in ("tangent", "plain")]
 
     assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(422, "model_linearised"), (422, "no_network")]
+
+
+def test_a_quantised_version_is_served_by_the_scripts_as_by_the_models_one_draw_an_input(site: Live, tmp_path: Path) -> None:
+    site.upload("five", parquet(people(5, missing=0.2), tmp_path / "five.parquet"))
+    site.fit("five", "five", **MLP)
+
+    budget = {"max_accuracy_drop": 0.1, "max_leakage_nats": 0.15}
+    answer = ask(site, "five", method="quantized", options={"scope": "bottleneck"}, budget=budget)
+    job, _ = done(site, answer, "done")
+    directory = fetched(site, "five", job["version"], tmp_path)
+    inputs = np.array(people(5, missing=0.2)["features"].to_pylist()[:200], np.float32)
+    np.save(tmp_path / "inputs.npy", inputs)
+    said = [run(name, directory, tmp_path / "inputs.npy") for name in ("load_erased", "serve_quantised", "serve_quantised")]
+
+    version = load(directory, {})
+    expected = logits(version.core, version.weights, torch.from_numpy(inputs)).argmax(dim=1).tolist()
+    assert said == [expected] * 3
+    net = version.core.net
+    assert net is not None and bool(net.links.get_submodule("0").key.any())
+    figures = site.version("five")["removed"][0]["figures"]
+    bounds = {f["access"].split(":")[0]: float(f["value"]) for f in figures if f["name"] == "leakage_interval.upper"}
+    exact, trivial = bounds["served outputs"], bounds["weights"]
+    surely = max(float(f["low"]) for f in figures if f["name"].endswith(".v_information_nats"))  # the key, and so the draws, differ
+    assert exact < 0.5 * trivial and surely <= exact + 0.02 * np.log(2)
+    assert trivial == pytest.approx(np.log(5), abs=1e-5)
+
+
+def run(script: str, directory: Path, inputs: Path) -> list[int]:
+    command = [sys.executable, str(ROOT / "examples" / f"{script}.py"), str(directory), str(inputs)]
+    own = dict(os.environ) | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=120)
+    assert out.returncode == 0, out.stderr
+    return [int(word) for word in out.stdout.split()]
+
+
+def test_the_ten_lines_of_the_document_are_those_of_the_script() -> None:
+    document, script = (ROOT / "CERTIFICATE.md").read_text(), (ROOT / "examples" / "load_erased.py").read_text()
+    lines = [line.replace('f"{where}/', '"v3/') for line in script.splitlines()]
+
+    block = document.split("`examples/load_erased.py`):\n\n```python\n")[1].split("```")[0].splitlines()
+
+    assert len(block) <= 10 and block == lines[lines.index(block[0]) : lines.index(block[0]) + len(block)]
