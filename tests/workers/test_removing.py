@@ -10,11 +10,10 @@ import pytest
 import torch
 
 from models.data import Samples
-from models.erase import METHODS, irene, leace, lnl, quantized
+from models.erase import irene, leace, lnl, quantized
 from models.erase.attribute import Attributed
 from models.nets import Adapter, Architecture, build
 from models.train import Training, train
-from service.attributes import WHY
 from service.removal import ERASE_OPTIONS, OWN, EraseMethod
 from workers.failure import Failure
 from workers.points import link_of, network_at, network_of, points_of, recipe_of
@@ -54,10 +53,6 @@ def test_the_options_of_a_method_are_its_settings_by_the_same_names(method: str)
     asked = set(ERASE_OPTIONS[method].model_fields) - set(OWN)
 
     assert asked == {field.name for field in fields(SETTINGS[method])}
-
-
-def test_the_methods_that_can_be_asked_for_have_settings_options_and_a_reason() -> None:
-    assert set(SETTINGS) == set(METHODS) == set(get_args(EraseMethod)) == set(ERASE_OPTIONS) - {"auto"} == set(WHY) - {"auto"}
 
 
 @pytest.mark.parametrize("method", get_args(EraseMethod))
