@@ -57,6 +57,10 @@ class Irene:
     balanced: bool = False
     """Whether heads and information weigh every cell (label, value) alike, as the audit does, instead of every row."""
 
+    balanced_task: bool = False
+    """Whether the task's loss weighs them alike too: where the attribute tells the label almost always, the few rows in which it does not
+    are all that shows another way."""
+
     epochs: int = 80
     batch: int = 100
 
@@ -100,7 +104,7 @@ PAPER_FACES = Irene(schedule="plateau", epochs=200)
 """CelebA, as published: reduce on plateau, stop below 1e-3."""
 
 
-def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope = "bottleneck") -> Irene:
+def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope = "bottleneck", biased: bool = False) -> Irene:
     """Return the setting that fresh probes bear out, where the paper's linear head removes next to nothing.
 
     MLP heads with several steps for each of the network's, begun anew in turn, and the information balanced over (label, value). At the
@@ -111,10 +115,12 @@ def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope 
         rows: rows to learn from; the fewer, the more epochs.
         gamma: more removes more, and costs more accuracy.
         code: width of the narrow layer, 0 for one value fewer than there are classes, None for none.
+        biased: whether the attribute tells most of the label among the rows: the task is then learnt from labels, every cell alike.
 
     Measured (sex of Adult, race of COMPAS with race among the inputs; best of fresh probes, nats; accuracy in points):
         Adult    vanilla .30 to .34   code 1, gamma 0: .019   gamma 3: .013 at -.2   gamma 10: .005 at -.3   no code, gamma 10: .22
         COMPAS   vanilla .68          code 1, gamma 1: .030 at -1.0   gamma 10: .023 at -1.7   with labels as targets, gamma 1: .024 at -3.8
+    Coloured digits, rho .99, through the network: unbiased accuracy .35, with biased=True and gamma 0: .48, 1: .65, 5: .62, 20: .18.
     """
     steps = 500
     network = scope == "network"
@@ -122,7 +128,7 @@ def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope 
     return Irene(
         alpha=1.0, gamma=gamma, head="mlp", heads=2, head_steps=3, heads_first=True, anew=4, balanced=True, batch=batch,
         epochs=min(60, max(8, ceil(steps * batch / rows))), optimiser="adam", rate=1e-3, head_rate=2e-3, weight_decay=0.0,
-        schedule="cosine", code=None if network else code, taught=0.0 if network else 1.0,
+        schedule="cosine", code=None if network else code, taught=0.0 if network or biased else 1.0, balanced_task=biased,
     )  # fmt: skip
 
 
@@ -180,6 +186,7 @@ class Treatment:
         self.patient, self.how, self.values_of = patient, how, rows.values
         self.heads = nn.ModuleList([make(how.head, width, values, generator) for _ in range(how.heads)])
         self.weights = balance(rows, values) if how.balanced else torch.ones(len(rows))
+        self.task_weights = torch.where(rows.values < 0, 1.0, balance(rows, values)) if how.balanced_task else torch.ones(len(rows))
         order = torch.randperm(len(rows), generator=generator)
         held = int(HELD * len(rows)) if how.schedule == "plateau" else 0
         self.held, self.learnt = order[:held], order[held:].sort().values
@@ -225,7 +232,8 @@ class Treatment:
     def loss(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return alpha CE(y) + gamma I, which the network minimises."""
         logits = self.patient.logits(features)
-        task = functional.cross_entropy(logits, self.patient.labels[rows])
+        losses = functional.cross_entropy(logits, self.patient.labels[rows], reduction="none")
+        task = (self.task_weights[rows] * losses).mean()
         if self.how.taught:
             task = (1 - self.how.taught) * task + self.how.taught * functional.cross_entropy(logits, self.answers[rows])
         return self.how.alpha * task + self.how.gamma * self.information(rows, features)
