@@ -90,7 +90,9 @@ def test_a_reader_that_is_far_too_sure_of_itself_is_calibrated_before_it_is_judg
     train, test = shifted(400, 1), shifted(2000, 2)
     half = torch.arange(400) < 200
     parts = [(train.features[rows], train.values[rows], torch.ones(200)) for rows in (half, ~half)]
-    answers = read(boasting, Lesson(*parts[0], *parts[1], 2, torch.full((2,), 0.5, dtype=torch.float64).log()), test.features, seed=0, stop=never)
+    lesson = Lesson(*parts[0], *parts[1], 2, torch.full((2,), 0.5, dtype=torch.float64).log())
+
+    answers = read(boasting, lesson, test.features, seed=0, stop=never)
 
     told = np.log(2) + float(answers.gather(1, test.values[:, None]).mean())
     assert told == pytest.approx(information(SHIFT), abs=0.03)  # as sure as it was, it would be worth -6 nats
