@@ -83,11 +83,11 @@ def of_subject(live: Live, name: str, subject: str) -> list[str]:
 def test_samples_and_an_attribute_go_in_any_order_and_the_last_version_is_a_refit_on_the_erased_core(site: Live, tmp_path: Path) -> None:
     gone = [*of_subject(site, "digits", "subject-03"), *of_subject(site, "digits", "subject-04")]
 
-    first = site.request(site.forget("digits", subjects=["subject-03"]).json()["id"])
+    _, first = done(site, site.forget("digits", subjects=["subject-03"]), "done")
     before = fetched(site, "digits", 2, tmp_path)
     _, request = done(site, ask(site, "digits", **LINEAR), "done")
     erased = fetched(site, "digits", 3, tmp_path)
-    last = site.request(site.forget("digits", subjects=["subject-04"]).json()["id"])
+    _, last = done(site, site.forget("digits", subjects=["subject-04"]), "done")
     after = fetched(site, "digits", 4, tmp_path)
     again = reproduce(after, site.directory / "digits.parquet", set(gone))
     partly = reproduce(after, site.directory / "digits.parquet", set(gone[:1]))
@@ -292,7 +292,7 @@ def test_core_rows_without_the_attribute_need_data_all_and_samples_then_go_by_re
     job, _ = done(site, ask(site, "bare", method="irene", data="all", budget=budget, options=options), "done")
     exact = site.forget("bare", ids=users[:3], method="exact")
     again = site.forget("bare", ids=users[:3])
-    ended = site.request(again.json()["id"])
+    _, ended = done(site, again, "done")
     said = statement(site, f"/models/bare/versions/{site.version('bare')['number']}/certificate")
 
     assert refused.json()["code"] == "attribute_not_in_core"
@@ -316,7 +316,7 @@ def test_retraining_removes_the_attribute_again_and_equals_never_having_had_the_
         site.upload(name, parquet(rows, tmp_path / f"{name}.parquet"))
         site.fit(name, name, **MLP)
         done(site, ask(site, name, **ask_for), "done")
-    site.request(site.forget("had", ids=gone, method="retrain").json()["id"])
+    done(site, site.forget("had", ids=gone, method="retrain"), "done")
     said = statement(site, "/models/had/versions/3/certificate")
 
     for file in ("core.safetensors", "user.safetensors"):
