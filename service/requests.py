@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from service import ids, jobs, locks
+from service import attributes, ids, jobs, locks
+from service.addressee import Addressee
 from service.auth import Caller
-from service.db import moment
 from service.problem import Problem, at, not_found
-from service.schemas import ForgetBody, ForgetSamples, RequestOut
-from service.states import FINAL_REQUEST, ModelState, Queue, RequestState
+from service.removal import BudgetIn, ForgetAttribute
+from service.schemas import ForgetBody, ForgetSamples, GuaranteeIn, OptionsIn, RequestOut
+from service.states import FINAL_REQUEST, Queue, RequestState
 from service.tables import Dataset, Job, Model, Request
 
 WHY = {
@@ -37,23 +37,17 @@ def month_later(start: datetime) -> datetime:
     return start.replace(year=year, month=month, day=min(start.day, calendar.monthrange(year, month)[1]))
 
 
-@dataclass(frozen=True)
-class Addressee:
-    """A model, as far as a request to it must know."""
-
-    id: str
-    dataset_id: str
-    state: ModelState
-    spec: dict[str, Any]
-
-
 def choose_method(model: Addressee, body: ForgetBody) -> str:
     """The method that will be used; `auto` takes the strongest guarantee that the model's form allows.
 
     Raises:
         Problem: 422 `method_unsupported`, with what can be used instead.
     """
-    if body.forget.kind == "everything":
+    if isinstance(body.forget, ForgetAttribute):
+        allowed = list(attributes.WHY)
+    elif attributes.trained_on_users(model.spec):
+        allowed = ["retrain"]
+    elif body.forget.kind == "everything":
         allowed = ["zero"]
     elif model.spec.get("linearize"):
         allowed = ["cg", "sgd", "retrain"]
@@ -64,10 +58,10 @@ def choose_method(model: Addressee, body: ForgetBody) -> str:
         raise Problem(
             422,
             "method_unsupported",
-            f"This request on this model allows: auto, {', '.join(allowed)}.",
+            f"This request on this model allows: auto, {', '.join(name for name in allowed if name != 'auto')}.",
             errors=[at("/method", "not supported here")],
         )
-    if body.options is not None and method not in ("cg", "sgd"):
+    if isinstance(body.options, OptionsIn) and method not in ("cg", "sgd"):
         raise Problem(
             422,
             "options_unsupported",
@@ -113,19 +107,6 @@ def _check_against_data(session: Session, model: Addressee, body: ForgetBody) ->
             )
 
 
-_ADDRESSEE = select(Model.id, Model.dataset_id, Model.state, Model.spec).where(Model.name == bindparam("name"))
-_ADDRESSEE_KEPT = _ADDRESSEE.add_columns(func.clock_timestamp().label("now"), jobs.JOINING)
-
-
-def addressee(session: Session, name: str) -> tuple[Addressee, datetime]:
-    """The model that is asked to forget, its queued job kept as it is until the transaction ends; and the moment of asking."""
-    shared = session.get_bind().dialect.name == "postgresql"
-    row = session.connection().execute(_ADDRESSEE_KEPT if shared else _ADDRESSEE, {"name": name}).first()
-    if row is None:
-        raise not_found("model")
-    return Addressee(*row[:4]), row.now.astimezone(UTC) if shared else moment(session)
-
-
 def receive(
     session: Session,
     caller: Caller,
@@ -146,15 +127,20 @@ def receive(
             headers={"Retry-After": "2"} if model.state == "fitting" else None,
         )
     method = choose_method(model, body)
-    wished = body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None
+    wished: BudgetIn | GuaranteeIn | None = body.guarantee
+    job_id = None
+    if isinstance(body.forget, ForgetAttribute):
+        attributes.check(session, model, body.forget, body)
+        wished = attributes.budget(body)
+        job_id = attributes.new_job(session, model, method, training_queue, now, due_at=month_later(now))
     request = {
         "id": ids.new("req"),
         "model_id": model.id,
         "caller": caller.id,
         "kind": body.forget.kind,
         "method": method,
-        "why": WHY[method],
-        "guarantee": {"asked": wished, "given": None},
+        "why": (attributes.WHY if job_id else WHY)[method],
+        "guarantee": {"asked": wished.model_dump(mode="json", exclude_none=True) if wished else None, "given": None},
         "state": "received",
         "reason": body.reason,
         "reference": body.reference,
@@ -162,13 +148,16 @@ def receive(
         "received_at": now,
         "due_at": month_later(now),
     }
-    joined = session.connection().execute(_JOIN, request).scalar()
-    if joined is None:
+    if job_id:
+        session.connection().execute(insert(Request).values(job_id=job_id, **request))
+    else:
+        job_id = session.connection().execute(_JOIN, request).scalar()
+    if job_id is None:
         _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
-        joined = session.connection().execute(_JOIN, request).scalar_one()
+        job_id = session.connection().execute(_JOIN, request).scalar_one()
     # Its job has not begun; nothing is read back.
     not_yet = dict.fromkeys(("version", "finished_at", "dispositions", "certificate"))
-    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": joined})
+    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": job_id})
 
 
 _GIVEN = [
@@ -223,6 +212,8 @@ def begin(session: Session, job_id: str) -> None:
 def final_state(dispositions: Mapping[str, Any]) -> RequestState:
     """How a request ends, from its counts: nothing refused is fulfilled; nothing but refused is refused; else partial."""
     counts = dispositions["counts"]
+    if "attribute" in dispositions:
+        return "fulfilled" if dispositions["attribute"]["disposition"] == "removed" else "refused"
     refused = counts.get("core_sample", 0) + counts.get("refused", 0)
     if not refused:
         return "fulfilled"

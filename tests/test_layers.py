@@ -22,6 +22,7 @@ PURE = {
     "enum",
     "functools",
     "hashlib",
+    "hmac",
     "itertools",
     "math",
     "typing",
@@ -111,6 +112,14 @@ def test_l6_methods_that_can_be_asked_for_are_the_methods_there_are() -> None:
     from service.schemas import Method
 
     assert set(get_args(Method)) == set(METHODS) == set(WHY)
+
+
+def test_l6_attributes_are_removed_by_the_methods_there_are() -> None:
+    from models.erase import METHODS
+    from service.attributes import WHY
+    from service.removal import ERASE_OPTIONS, EraseMethod
+
+    assert set(get_args(EraseMethod)) == set(METHODS) == set(WHY) - {"auto"} == set(ERASE_OPTIONS) - {"auto"}
 
 
 @pytest.mark.parametrize("package", ["models", "service", "workers", "expunge", "benchmarks", "deploy", "tests"])

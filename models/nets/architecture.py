@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from models.nets.adapter import Adapter, adapter_of
 
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")
 FINEST = 16  # cells a side of a tap's grid: beyond, a solve takes minutes
@@ -37,6 +41,9 @@ class Architecture:
     grid: int | None = None
     """Cells a side that the taps of images are averaged over, 1 to 16; None takes 4, or less where d would pass 4,096."""
 
+    adapter: Adapter | None = None
+    """What everything after the bottleneck is computed from; None where no attribute was removed."""
+
     def __post_init__(self) -> None:
         """Refuse a form that no network has.
 
@@ -55,6 +62,16 @@ class Architecture:
             raise ValueError(f"hidden holds positive widths, not {self.hidden}")
         if self.grid is not None and not 1 <= self.grid <= FINEST:
             raise ValueError(f"grid lies between 1 and {FINEST}, not at {self.grid}")
+
+    @classmethod
+    def read(cls, form: Mapping[str, Any]) -> Architecture:
+        """Read `architecture` of a version's model.json.
+
+        Raises:
+            TypeError, ValueError: it is no network's form.
+        """
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in form.items()}
+        return cls(**given | ({"adapter": adapter_of(form["adapter"])} if form.get("adapter") else {}))
 
     @property
     def is_image(self) -> bool:

@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
-from service import idempotency, ids, outcomes, requests
+from service import attributes, idempotency, ids, outcomes, requests
+from service.addressee import addressee
 from service.auth import Caller
 from service.db import moment
 from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
@@ -22,6 +23,7 @@ from service.home import Home
 from service.idempotency import Stored
 from service.pages import LIMIT, link_next, page
 from service.problem import Problem, not_found
+from service.removal import ForgetAttribute
 from service.schemas import ForgetBody, Page, ReceiptBody, RequestOut
 from service.states import RequestState
 from service.tables import Request
@@ -51,7 +53,7 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
-                model, instant = requests.addressee(session, body.model)
+                model, instant = addressee(session, body.model)
                 queue = home.settings.training_queue
                 request = requests.receive(session, caller, model, body, body_blob=blob, now=instant, training_queue=queue)
                 stored = Stored(202, {"Location": f"/jobs/{request.job}", "Retry-After": "1"}, request.model_dump(mode="json"))
@@ -67,6 +69,8 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
     wishes = body.model_dump(mode="json", include={"guarantee", "options"})
+    if isinstance(body.forget, ForgetAttribute):
+        wishes |= {"budget": attributes.budget(body).model_dump(mode="json"), "data": body.data or "core", "claim": body.claim or "any"}
     return json.dumps(asked | wishes | {"seed": secrets.token_hex(32)}).encode()
 
 

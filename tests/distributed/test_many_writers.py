@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from expunge import merkle
 from service import auth, jobs, log, outcomes, requests
+from service.addressee import addressee
 from service.auth import Caller
 from service.db import Database
 from service.jobs import LostLease
@@ -52,7 +53,7 @@ def at_once(number: int, work: Callable[[int], object]) -> list[object]:
 
 def ask(db: Database, caller: Caller, name: str) -> str:
     with db.write() as session:
-        model, _ = requests.addressee(session, BODY.model)
+        model, _ = addressee(session, BODY.model)
         return requests.receive(session, caller, model, BODY, body_blob=name, now=T0).id
 
 
