@@ -161,7 +161,11 @@ def receive(
 
 
 _GIVEN = [
-    column for column in Request.__table__.columns if column.name not in ("job_id", "dispositions", "receipts_blob", "finished_at")
+    Request.__table__.columns[name]
+    for name in (
+        *("id", "model_id", "caller", "kind", "method", "why", "guarantee", "state"),
+        *("reason", "reference", "body_blob", "received_at", "due_at"),
+    )
 ]
 """What is known of a request as it comes in, but for its job."""
 

@@ -151,6 +151,9 @@ def test_what_it_started_ends_with_it_even_if_it_is_killed(state: Path) -> None:
 
         up.process.kill()
         _, alive = psutil.wait_procs(family, timeout=60)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     assert len(family) >= 5
     assert not alive
