@@ -120,6 +120,8 @@ class Tries:
         ground, begun = self.ground, time.perf_counter()
         ground.report.phase(phase_of(number, recipe))
         watch = Watcher(self, float(ground.plan["checkpoint_seconds"]), recipe)
+        if resume is not None:
+            watch.began_at(int(resume["done"]), resume)
         net = network_of(
             recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
             progress=lambda part, fraction: ground.report.progress("", 0.7 * fraction),
@@ -157,10 +159,16 @@ class Watcher:
         self.epochs = 0
         self.heads: dict[str, Tensor] = {}
 
-    def epoch(self, number: int, state: Mapping[str, Tensor]) -> bool:
+    def began_at(self, number: int, state: Mapping[str, Tensor]) -> None:
+        """Take note of how far the point is."""
         self.epochs = number
         self.heads = {name: value for name, value in state.items() if name.startswith(HEADS)}
-        if self._tries is not None and time.monotonic() - self._kept >= self._every:
+
+    def epoch(self, number: int, state: Mapping[str, Tensor]) -> bool:
+        self.began_at(number, state)
+        looked = self._recipe is not None and number in looks(int(self._recipe.settings["epochs"]))
+        # Not where a look may end the point: who went on from there would not know that it was to end.
+        if self._tries is not None and not looked and time.monotonic() - self._kept >= self._every:
             self._tries.keep(state)
             self._kept = time.monotonic()
         return self._tries is not None and self._within(number, state)
