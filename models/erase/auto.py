@@ -24,7 +24,8 @@ class Point:
     scope: Scope
 
     leace_last: bool
-    """Whether LEACE follows: what is left for a linear reader then goes too, at next to no cost."""
+    """Whether LEACE follows. Never after a code as narrow as the log-odds: of the few directions there it takes as many as the attribute
+    has values less one, and with them the task (COMPAS: accuracy .68 -> .53)."""
 
 
 LINEAR = (Point("leace", Leace(), "bottleneck", leace_last=False),)
