@@ -200,8 +200,9 @@ def table_of(task: Task, found: dict[str, Any]) -> Table:
     note = (
         f"{task.told[0].upper()}{task.told[1:]}; seeds {', '.join(seeds)}. Leakage: V-information of the best of three fresh probes in "
         f"nats, mean +- standard deviation over seeds, balanced over (label, value): H(v) = {first['entropy']:.3f}, {first['n']} balanced "
-        f"test rows; its 95 % upper limit is the largest over seeds. Own figure: the method's head, balanced too; of the quantised bottleneck "
-        f"its computed information. I(y; v) of the rows as they come: {information[0]:.3f} core, {information[1]:.3f} audit. Accuracy in %."
+        f"test rows; its 95 % upper limit is the largest over seeds. Own figure: the method's head, balanced too; of the quantised "
+        f"bottleneck its computed information. I(y; v) of the rows as they come: {information[0]:.3f} core, {information[1]:.3f} audit. "
+        f"Accuracy in %."
     )
     headings = ("method", "leakage", "upper", "best probe", "own figure", "accuracy, as they come", "accuracy, balanced", "seconds")
     return Table(task.name, headings, tuple(rows), note)

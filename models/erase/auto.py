@@ -55,7 +55,7 @@ def points(rows: Attributed, values: int, *, linear: bool = False) -> tuple[Poin
         return LINEAR
     count, biased = len(rows), is_biased(rows, values)
     narrow = tuple(
-        Point(name, strong(count, gamma=gamma, code=code, biased=biased), "bottleneck", leace_last=True) for name, code, gamma in CODES
+        Point(name, strong(count, gamma=gamma, code=code, biased=biased), "bottleneck", leace_last=code != 0) for name, code, gamma in CODES
     )
     whole = tuple(
         Point(name, strong(count, gamma=gamma, scope="network", biased=biased), "network", leace_last=True) for name, gamma in THROUGH
