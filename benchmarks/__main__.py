@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, caltech, erase, erase_speed, forget, latency, linearised, machine, removals, service, transfer
+from benchmarks import accuracy, attributes, caltech, erase, erase_speed, forget, latency, linearised, machine, removals, service, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
 Run = Callable[[argparse.Namespace, Callable[[Outcome], None]], Outcome]
 
-ERASED = (*(task.name for task in erase.TASKS), erase_speed.NAME)
+ERASED = (*(task.name for task in attributes.TASKS), erase_speed.NAME)
 """Tasks of the benchmark of removals."""
 
 BENCHMARKS: dict[str, Run] = {
@@ -69,7 +69,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
     parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features and the pretrained core too")
-    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase to run alone, such as cifar-5k; others' results stay")
+    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase to run alone, others' results stay")
     parser.add_argument("--seeds", type=_seeds, help="seeds to run, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.names) - set(BENCHMARKS):
