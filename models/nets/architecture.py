@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.nets.adapter import Adapter
+
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")
 SMALLEST_IMAGE = 8  # pixels a side: two halvings leave the 2 x 2 that the smallest pooled tap needs
 
@@ -32,6 +34,9 @@ class Architecture:
 
     hidden: tuple[int, ...] | None = None
     """Widths of `mlp`'s hidden layers, or channels of `convnet`'s four stages; None takes the network's own choice."""
+
+    adapter: Adapter | None = None
+    """What everything after the bottleneck is computed from; None where no attribute was removed."""
 
     def __post_init__(self) -> None:
         """Refuse a form that no network has.
