@@ -38,6 +38,8 @@ class Recipe:
     noise: float | None = None
     leace_last: bool = False
     """Whether LEACE follows: what is left for a linear reader then goes too."""
+    ended: int | None = None
+    """After which epoch it was ended, once it has been run: a schedule planned for more is repeated up to there."""
 
     @property
     def methods(self) -> str:
@@ -55,12 +57,12 @@ def recipe_of(document: Mapping[str, Any]) -> Recipe:
     return Recipe(**document)
 
 
-def points_of(method: str, options: Mapping[str, Any], *, rows: int, claim: str, erased_before: bool) -> list[Recipe]:
+def points_of(method: str, options: Mapping[str, Any], *, rows: Attributed, values: int, claim: str, erased_before: bool) -> list[Recipe]:
     """The points that a request asks to be tried, in order.
 
     Args:
         options: what the caller changed, by the method's schema.
-        rows: rows to learn from.
+        rows, values: to learn from; how many and how biased they are settles some settings.
         erased_before: an attribute was removed from the version before: only what comes after its bottleneck may move.
 
     Raises:
@@ -71,20 +73,21 @@ def points_of(method: str, options: Mapping[str, Any], *, rows: int, claim: str,
     preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
     tried: list[tuple[str, str, Scope, Settings, bool]]
     if method == "auto":
-        planned = auto.points(rows, linear=claim == "linear")
+        planned = auto.points(rows, values, linear=claim == "linear")
         tried = [(p.name, "leace" if isinstance(p.how, leace.Leace) else "irene", p.scope, p.how, p.leace_last) for p in planned]
     else:
         scopes: tuple[Scope, ...] = ("bottleneck", "network") if scope == "auto" else (scope,)
         scopes = ("bottleneck",) if method == "leace" else scopes
-        tried = [(f"{method}, {at}", method, at, _preset(method, preset, rows, at), False) for at in scopes]
+        tried = [(f"{method}, {at}", method, at, _preset(method, preset, rows, values, at), False) for at in scopes]
     if erased_before:
         tried = [one for one in tried if one[2] == "bottleneck"]
     return [Recipe(name, by, at, _changed(how, given), seed, noise, last) for name, by, at, how, last in tried]
 
 
-def _preset(method: str, preset: str, rows: int, scope: Scope) -> Settings:
+def _preset(method: str, preset: str, rows: Attributed, values: int, scope: Scope) -> Settings:
     if method == "irene":
-        return {"strong": irene.strong(rows, scope=scope), "paper": irene.PAPER, "paper_faces": irene.PAPER_FACES}[preset]
+        strong = irene.strong(len(rows), scope=scope, biased=auto.is_biased(rows, values))
+        return {"strong": strong, "paper": irene.PAPER, "paper_faces": irene.PAPER_FACES}[preset]
     start: Settings = _SETTINGS[method]()
     return start
 

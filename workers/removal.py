@@ -84,7 +84,7 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
     between = interval_of(best.net, rows, found, classes=classes)
     gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
-    judged = Judged(reached, found, planted, lost, from_parent, before, own, between, gaps)
+    judged = Judged(reached, found, planted, lost, from_parent, before, own, between, gaps, int(ground.plan["looks"]))
     return judged, whole
 
 

@@ -24,7 +24,8 @@ class Point:
     scope: Scope
 
     leace_last: bool
-    """Whether LEACE follows: what is left for a linear reader then goes too, at next to no cost."""
+    """Whether LEACE follows. Never after a code as narrow as the log-odds: of the few directions there it takes as many as the attribute
+    has values less one, and with them the task (COMPAS: accuracy .68 -> .53)."""
 
 
 LINEAR = (Point("leace", Leace(), "bottleneck", leace_last=False),)
@@ -54,7 +55,7 @@ def points(rows: Attributed, values: int, *, linear: bool = False) -> tuple[Poin
         return LINEAR
     count, biased = len(rows), is_biased(rows, values)
     narrow = tuple(
-        Point(name, strong(count, gamma=gamma, code=code, biased=biased), "bottleneck", leace_last=True) for name, code, gamma in CODES
+        Point(name, strong(count, gamma=gamma, code=code, biased=biased), "bottleneck", leace_last=code != 0) for name, code, gamma in CODES
     )
     whole = tuple(
         Point(name, strong(count, gamma=gamma, scope="network", biased=biased), "network", leace_last=True) for name, gamma in THROUGH

@@ -122,7 +122,7 @@ def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope 
         COMPAS   vanilla .68          code 1, gamma 1: .030 at -1.0   gamma 10: .023 at -1.7   with labels as targets, gamma 1: .024 at -3.8
     Coloured digits, rho .99, through the network: unbiased accuracy .35, with biased=True and gamma 0: .48, 1: .65, 5: .62, 20: .18.
     """
-    steps = 500
+    steps = 1000
     network = scope == "network"
     batch = 128 if network else 256
     return Irene(
@@ -173,8 +173,7 @@ def erase(
 
 def adapter(how: Irene, classes: int) -> Adapter:
     """Return the adapter that is trained at the bottleneck."""
-    narrow = () if how.code is None else (how.code or classes - 1,)
-    return Adapter(kind="mlp", hidden=(how.hidden, *narrow))
+    return Adapter(kind="mlp", hidden=(how.hidden,), code=0 if how.code is None else how.code or classes - 1)
 
 
 class Treatment:

@@ -51,7 +51,7 @@ def test_a_refusal_shows_the_best_point_and_exits_with_1(site: Site) -> None:
     ("arguments", "code", "said"),
     [
         (("--attribute", "group", "--everything"), 2, "name what to forget"),
-        (("--everything", "--max-leakage-nats", ".1"), 2, "go with --attribute"),
+        (("--everything", "--max-leakage-nats", ".1"), 2, "--claim and --option go with"),
         (("--attribute", "group", "--option", "gamma"), 2, "NAME=VALUE"),
         (("--attribute", "shoe"), 1, "attribute_unknown"),
         (("--attribute", "group", "--method", "irene", "--option", "bits=3"), 1, "/options"),

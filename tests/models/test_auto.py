@@ -11,13 +11,13 @@ from models.erase.leace import Leace
 ROWS = mixed(300)
 
 
-def test_the_bottleneck_comes_before_the_network_and_leace_last() -> None:
+def test_the_bottleneck_comes_before_the_network_and_leace_last_where_there_is_room_for_it() -> None:
     found = points(ROWS, 2)
 
     scopes = [point.scope for point in found]
     assert scopes == sorted(scopes)
     assert {"bottleneck", "network"} == set(scopes)
-    assert all(isinstance(point.how, Irene) and point.leace_last for point in found)
+    assert all(isinstance(point.how, Irene) and point.leace_last == (point.how.code != 0) for point in found)
     assert isinstance(found[0].how, Irene) and found[0].how.code == 0 and found[0].how.head == "mlp"
 
 

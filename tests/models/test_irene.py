@@ -276,7 +276,7 @@ def test_the_papers_settings_are_there_by_name() -> None:
     assert (PAPER.heads, PAPER.head_steps, PAPER.heads_first, PAPER.anew, PAPER.balanced, PAPER.code) == (1, 1, False, 0, False, None)
     assert (PAPER_FACES.schedule, PAPER_FACES.patience) == ("plateau", 10)
     assert (strong(100).head, strong(100).heads_first, strong(100).balanced) == ("mlp", True, True)
-    assert (strong(100).epochs, strong(16_000).epochs, strong(10**6).epochs) == (60, 8, 8)
+    assert (strong(100).epochs, strong(16_000).epochs, strong(10**6).epochs) == (60, 16, 8)
 
 
 def halves(net: Network, rows: Attributed) -> tuple[Held, Held]:

@@ -335,7 +335,8 @@ def test_two_attributes_go_one_after_the_other_and_both_are_stated(site: Live, t
     site.fit("two", "two", architecture={"name": "mlp", "hidden": [32, 16]}, training={"epochs": 2}, expected_rows=600)
     wide = {"max_accuracy_drop": 0.3, "max_leakage_nats": 0.05}
 
-    done(site, ask(site, "two", method="leace", claim="linear", budget=wide), "done")
+    done(site, ask(site, "two", method="leace", budget=wide), "refused")
+    _, first = done(site, ask(site, "two", method="leace", claim="linear", budget=wide), "done")
     network = site.client.post("/forget", json={"model": "two", "forget": {"kind": "attribute", "name": "other"}, "method": "irene",
                                                 "options": {"scope": "network"}, "budget": wide})  # fmt: skip
     same = ask(site, "two", method="leace", budget=wide)
@@ -343,6 +344,8 @@ def test_two_attributes_go_one_after_the_other_and_both_are_stated(site: Live, t
                                                "claim": "linear", "budget": wide | {"max_leakage_nats": 0.03}})  # fmt: skip
     job = live_end(site, second)
 
+    figures = {figure["name"]: figure["value"] for figure in first["dispositions"]["attribute"]["figures"]}
+    assert figures["earlier_looks"] == "1"
     assert (network.json()["code"], same.json()["code"]) == ("scope_unsupported", "attribute_removed")
     if job["state"] == "done":  # else the bottleneck had nothing of it: void, and said so
         said = statement(site, f"/models/two/versions/{job['version']}/certificate")

@@ -49,8 +49,8 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     shape, classes = tuple(plan["dataset"]["shape"]), spec["classes"]
     rows = material((table for _, table in tables(plan, shelf, keep)), wish.name, data=wish.data, shape=shape, classes=classes)
     refuse_small_budget(rows, wish.asked)
-    before, count = bool(spec.get("erased")), len(rows.trained)
-    recipes = points_of(wish.method, wish.options, rows=count, claim=wish.asked.claim, erased_before=before)
+    before, learnt, values = bool(spec.get("erased")), rows.trained, len(rows.values)
+    recipes = points_of(wish.method, wish.options, rows=learnt, values=values, claim=wish.asked.claim, erased_before=before)
     report.plan = shares(recipes)
     report.phase(REFERENCE)
     core = core_on(spec, comparable(net), rows.core.samples, progress=report.progress)
