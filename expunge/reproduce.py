@@ -135,8 +135,7 @@ def load(directory: Path, said: dict[str, Any]) -> Version:
     """
     try:
         form = json.loads((directory / "model.json").read_bytes())
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in form["architecture"].items()}
-        core = load_core(Architecture(**given), load_file(directory / "core.safetensors"))
+        core = load_core(Architecture.read(form["architecture"]), load_file(directory / "core.safetensors"))
         weights = load_file(directory / "user.safetensors")["user.weight"]
     except (CoreMismatch, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CannotReproduce(f"the version's files do not fit together ({error})") from error

@@ -273,42 +273,69 @@ def _proved(value: Any, where: str) -> None:
     (_GAUSSIAN if gaussian else _EQUALITY)(value, where)
 
 
-_FINDING = record(
-    audit=text,
-    access=text,
-    metric=text,
-    value=decimal,
-    ci95=many(decimal),
-    n=count,
-    threshold=decimal,
-    passed=flag,
-    power=record(planted=count, caught=count),
-    reference=text,
+_FOUND: Mapping[str, Shape] = {
+    "audit": text,
+    "access": text,
+    "metric": text,
+    "value": decimal,
+    "ci95": many(decimal),
+    "n": count,
+    "threshold": decimal,
+    "passed": flag,
+    "power": record(planted=count, caught=count),
+    "reference": text,
+}
+_OF_ATTRIBUTE = mapping_of({**_FOUND, "attribute": text, "measuredIn": maybe(_SHA256)})
+
+
+def _finding(value: Any, where: str) -> None:
+    about = isinstance(value, dict) and "attribute" in value
+    (_OF_ATTRIBUTE if about else mapping_of(_FOUND))(value, where)
+
+
+_ATTRIBUTE = record(
+    name=text,
+    values=count,
+    data=one_of("core", "all"),
+    claim=one_of("linear", "any"),
+    method=text,
+    scope=text,
+    parameters=mapping(text),
+    figures=many(record(name=text, value=decimal, low=maybe(decimal), high=maybe(decimal), access=text)),
+    removedIn=maybe(_SHA256),
 )
-_PREDICATE = record(
-    verdict=one_of("PASSED", "REFUSED"),
-    kind=one_of("fit", "forget", "refusal"),
-    issuer=matching(r"[a-z][a-z0-9+.-]*:\S+", "a URI"),
-    issuedAt=moment,
-    jobId=text,
-    policy=record(name=text, digest=_SHA256),
-    request=maybe(_REQUEST),
-    dispositions=record(**dict.fromkeys(DISPOSITIONS, count)),
-    emptiedClasses=many(text),
-    model=_MODEL,
-    method=_METHOD,
-    guarantee=many(_proved),
-    findings=many(_FINDING),
-    utility=many(record(metric=text, split=text, before=cell, after=cell, retrained=cell)),
-    assumptions=many(text),
-    limitations=many(text),
-    reproduce=record(command=text, dataset=record(digest=_SHA256)),
-    stillInForce=many(_SHA256),
-    refusal=maybe(record(code=text, detail=text)),
-)
+_SAID: Mapping[str, Shape] = {
+    "verdict": one_of("PASSED", "REFUSED"),
+    "kind": one_of("fit", "forget", "refusal"),
+    "issuer": matching(r"[a-z][a-z0-9+.-]*:\S+", "a URI"),
+    "issuedAt": moment,
+    "jobId": text,
+    "policy": record(name=text, digest=_SHA256),
+    "request": maybe(_REQUEST),
+    "dispositions": record(**dict.fromkeys(DISPOSITIONS, count)),
+    "emptiedClasses": many(text),
+    "model": _MODEL,
+    "method": _METHOD,
+    "guarantee": many(_proved),
+    "findings": many(_finding),
+    "utility": many(record(metric=text, split=text, before=cell, after=cell, retrained=cell)),
+    "assumptions": many(text),
+    "limitations": many(text),
+    "reproduce": record(command=text, dataset=record(digest=_SHA256)),
+    "stillInForce": many(_SHA256),
+    "refusal": maybe(record(code=text, detail=text)),
+}
+
+
+def _predicate(value: Any, where: str) -> None:
+    """Where no attribute was removed there is no field `attributes`."""
+    removed = {"attributes": many(_ATTRIBUTE)} if isinstance(value, dict) and "attributes" in value else {}
+    mapping_of({**_SAID, **removed})(value, where)
+
+
 _STATEMENT = record(
     _type=one_of(STATEMENT_TYPE),
     subject=many(record(name=text, digest=_SHA256)),
     predicateType=one_of(PREDICATE_TYPE),
-    predicate=_PREDICATE,
+    predicate=_predicate,
 )

@@ -256,10 +256,15 @@ _INCLUSION = statement.record(
     path=statement.many(statement.text),
     checkpoint=statement.text,
 )
-_POLICY = statement.record(
-    name=statement.text,
-    guarantee=statement.record(anyOf=statement.many(statement.text), muMax=statement.decimal),
-    audits=statement.many(statement.text),
+_POLICY: dict[str, statement.Shape] = {
+    "name": statement.text,
+    "guarantee": statement.record(anyOf=statement.many(statement.text), muMax=statement.decimal),
+    "audits": statement.many(statement.text),
+}
+_THRESHOLDS = statement.many(
+    statement.record(
+        audit=statement.text, attribute=statement.text, metric=statement.text, most=statement.decimal, planted=statement.count
+    )
 )
 
 
@@ -269,7 +274,8 @@ def _policy(evidence: _Evidence) -> tuple[str, ...]:
     _follows(said["model"]["core"]["digest"]["sha256"] == files["core.safetensors"], "the core named is not core.safetensors")
     try:
         rules = canonical.loads(evidence.read("policy.json"))
-        _POLICY(rules, "policy.json")
+        bounded = isinstance(rules, dict) and "thresholds" in rules
+        statement.mapping_of(_POLICY | ({"thresholds": _THRESHOLDS} if bounded else {}))(rules, "policy.json")
         model = canonical.loads(evidence.read("model.json"))
     except (canonical.NotCanonical, statement.BadStatement) as reason:
         raise _Failed(str(reason), _DO_NOT_USE) from None
@@ -285,6 +291,7 @@ def _policy(evidence: _Evidence) -> tuple[str, ...]:
         _follows(largest > 0 or not bare, f"{entry['name']} names neither sums nor values, which {rules['name']} needs")
         _follows(Decimal(entry["value"]["mu"]) <= largest, f"{entry['name']} states mu {entry['value']['mu']}, more than muMax")
     _findings_follow(said["findings"], rules["audits"])
+    _thresholds_follow(said, rules.get("thresholds", []), adapted=isinstance(architecture, dict) and architecture.get("adapter") is not None)
     proved = [entry for entry in said["guarantee"] if entry["name"] in rules["guarantee"]["anyOf"]]
     if not proved and said["kind"] == "fit" and statement.fit_needs_no_guarantee(rules["guarantee"]["muMax"]):
         return (f"{said['verdict']} follows from {rules['name']}: a first version, nothing is forgotten",)
@@ -319,6 +326,26 @@ def _findings_follow(findings: list[dict[str, Any]], audits: list[str]) -> None:
         for finding in run:
             power = finding["power"]
             _follows(0 < power["caught"] <= power["planted"], f"the audit {audit} caught no planted leak, so its pass is void")
+
+
+def _thresholds_follow(said: dict[str, Any], thresholds: list[dict[str, Any]], *, adapted: bool) -> None:
+    """Require what the policy asks of each attribute that was removed: one finding, within its threshold, by an audit that caught all."""
+    removed = [attribute["name"] for attribute in said.get("attributes", ())]
+    _follows({entry["attribute"] for entry in thresholds} == set(removed), "the policy's thresholds are about other attributes")
+    _follows(adapted == bool(removed), "model.json has an adapter exactly where an attribute was removed, and here not")
+    earlier = [entry["sha256"] for entry in said["stillInForce"]]
+    origins = [entry["measuredIn"] for entry in said["findings"] if "attribute" in entry]
+    origins += [entry["removedIn"] for entry in said.get("attributes", ())]
+    _follows(all(origin is None or origin["sha256"] in earlier for origin in origins), "a restated statement is not in stillInForce")
+    for entry in thresholds:
+        told = f"{entry['metric']} of {entry['attribute']!r}"
+        found = [one for one in said["findings"] if all(one.get(key) == entry[key] for key in ("audit", "attribute", "metric"))]
+        _follows(len(found) == 1, f"{told} is found {len(found)} times, not once")
+        (one,) = found
+        _follows(Decimal(one["threshold"]) == Decimal(entry["most"]), f"{told} has another threshold than the policy")
+        _follows(Decimal(one["value"]) <= Decimal(entry["most"]), f"{told} is {one['value']}, more than {entry['most']}")
+        planted, caught = one["power"]["planted"], one["power"]["caught"]
+        _follows(caught == planted >= entry["planted"], f"{told}: {caught} of {planted} planted leaks were caught, so its pass is void")
 
 
 def _follows(holds: bool, otherwise: str) -> None:

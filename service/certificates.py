@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from expunge import canonical, checkpoint, dsse, signature, statement
-from service.facts import Accuracy, Cell, Facts, Finding, Model, Policy, Proved, Request, Utility
+from service.facts import Accuracy, Attribute, Cell, Facts, Finding, Model, Policy, Proved, Request, Utility
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,19 @@ def _create(path: Path) -> None:
 
 def policy_file(policy: Policy) -> bytes:
     """Write policy.json."""
-    return canonical.dumps(
-        {
-            "name": policy.name,
-            "guarantee": {"anyOf": list(policy.guarantees), "muMax": policy.mu_max},
-            "audits": list(policy.audits),
-        }
-    )
+    rules: dict[str, Any] = {
+        "name": policy.name,
+        "guarantee": {"anyOf": list(policy.guarantees), "muMax": policy.mu_max},
+        "audits": list(policy.audits),
+    }
+    if policy.thresholds:
+        rules["thresholds"] = [asdict(threshold) for threshold in policy.thresholds]
+    return canonical.dumps(rules)
+
+
+def policy_digest(policy: Policy) -> str:
+    """sha256 (hex) of policy.json."""
+    return hashlib.sha256(policy_file(policy)).hexdigest()
 
 
 def model_file(architecture: Mapping[str, Any], classes: Sequence[str], linearize: str | Sequence[str] | None = None) -> bytes:
@@ -124,7 +130,7 @@ def statement_of(facts: Facts, files: Mapping[str, str]) -> dict[str, Any]:
         BadStatement: a fact does not have the form that CERTIFICATE.md gives it.
     """
     said = statement.statement(files, statement.PREDICATE_TYPE, _predicate(facts))
-    if files.get("policy.json") != hashlib.sha256(policy_file(facts.policy)).hexdigest():
+    if files.get("policy.json") != policy_digest(facts.policy):
         raise ValueError("policy.json is not the file of the policy that the facts name")
     if "core.safetensors" in files and files["core.safetensors"] != facts.model.core:
         raise ValueError("core.safetensors is not the core that the facts name")
@@ -166,7 +172,7 @@ def refusal_bundle(facts: Facts, signer: Signer) -> bytes:
     """
     if facts.refusal is None:
         raise ValueError("a refusal needs its reason")
-    files = {"policy.json": hashlib.sha256(policy_file(facts.policy)).hexdigest()}
+    files = {"policy.json": policy_digest(facts.policy)}
     return _seal(statement_of(facts, files), signer, signer.fingerprint)
 
 
@@ -201,13 +207,14 @@ def _seal(said: Any, signer: Signer, hint: str) -> bytes:
 def _predicate(facts: Facts) -> dict[str, Any]:
     kind = "refusal" if facts.refusal else "forget" if facts.request else "fit"
     counts = dict.fromkeys(statement.DISPOSITIONS, 0) | dict(facts.dispositions or {})
-    return {
+    removed = {"attributes": [_attribute(attribute) for attribute in facts.attributes]} if facts.attributes else {}
+    return removed | {
         "verdict": "REFUSED" if facts.refusal else "PASSED",
         "kind": kind,
         "issuer": facts.issuer,
         "issuedAt": facts.issued_at,
         "jobId": facts.job_id,
-        "policy": {"name": facts.policy.name, "digest": _sha256(hashlib.sha256(policy_file(facts.policy)).hexdigest())},
+        "policy": {"name": facts.policy.name, "digest": _sha256(policy_digest(facts.policy))},
         "request": None if facts.request is None else _request(facts.request),
         "dispositions": counts,
         "emptiedClasses": list(facts.emptied_classes),
@@ -274,7 +281,8 @@ def _proved(proved: Proved) -> dict[str, Any]:
 def _finding(finding: Finding) -> dict[str, Any]:
     if not isinstance(finding, Finding):
         raise TypeError(f"{type(finding).__name__} is not measured")
-    return {
+    about = {} if finding.attribute is None else {"attribute": finding.attribute, "measuredIn": _maybe_sha256(finding.measured_in)}
+    return about | {
         "audit": finding.audit,
         "access": finding.access,
         "metric": finding.metric,
@@ -286,6 +294,25 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "power": {"planted": finding.planted, "caught": finding.caught},
         "reference": finding.reference,
     }
+
+
+def _attribute(attribute: Attribute) -> dict[str, Any]:
+    figures = [{"name": f.name, "value": f.value, "low": f.low, "high": f.high, "access": f.access} for f in attribute.figures]
+    return {
+        "name": attribute.name,
+        "values": attribute.values,
+        "data": attribute.data,
+        "claim": attribute.claim,
+        "method": attribute.method,
+        "scope": attribute.scope,
+        "parameters": dict(attribute.parameters),
+        "figures": figures,
+        "removedIn": _maybe_sha256(attribute.removed_in),
+    }
+
+
+def _maybe_sha256(digest: str | None) -> dict[str, str] | None:
+    return None if digest is None else _sha256(digest)
 
 
 def _utility(row: Utility) -> dict[str, Any]:

@@ -74,6 +74,9 @@ def referenced(session: Session) -> set[str]:
     for result in session.scalars(select(Job.result).where(Job.result.is_not(None))):
         assert result is not None
         found.update(b for b in (*(block["blob"] for block in result["blocks"]), *result["blobs"].values()))
+    for checkpoint, evidence in session.execute(select(Job.checkpoint, Job.evidence)):
+        found.update((checkpoint or {}).get("blobs", {}).values())
+        found.update(file["blob"] for file in (evidence or {}).values())
     return found
 
 

@@ -14,6 +14,19 @@ LIMITATIONS = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """What an audit must find of an attribute that was removed."""
+
+    audit: str
+    attribute: str
+    metric: str
+    most: str
+    """The largest value that passes, a decimal text."""
+    planted: int = 0
+    """Of so many planted leaks at least the audit must have caught every one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a version needs before it may be called PASSED. Written to policy.json."""
 
@@ -24,6 +37,8 @@ class Policy:
     """The largest mu that a guarantee may carry."""
     audits: tuple[str, ...] = ()
     """Audits that must have been run, have power, and pass."""
+    thresholds: tuple[Threshold, ...] = ()
+    """What they must find, an attribute at a time."""
 
 
 EXACT_POLICY = Policy(name="exact-v1")
@@ -137,6 +152,40 @@ class Finding:
     planted: int
     caught: int
     reference: str
+    attribute: str | None = None
+    """What it is about, where it is about an attribute that was removed."""
+    measured_in: str | None = None
+    """sha256 of the earlier statement that it is restated from; None: measured for this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """Measured: one number about an attribute that was removed, shown and deciding nothing."""
+
+    name: str
+    value: str
+    low: str | None = None
+    high: str | None = None
+    """Its 95 % interval, where it has one."""
+    access: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attribute:
+    """An attribute that was removed from this version, or is to be."""
+
+    name: str
+    values: int
+    data: Literal["core", "all"]
+    """The rows that the erasing was trained on. With `all` the core holds user data."""
+    claim: Literal["linear", "any"]
+    """Which readers the threshold is about."""
+    method: str
+    scope: str
+    parameters: Mapping[str, str]
+    figures: tuple[Figure, ...]
+    removed_in: str | None = None
+    """sha256 of the earlier statement under which it was removed; None: this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +248,11 @@ class Facts:
     """Classes that the request left without any user sample."""
     guarantees: tuple[Proved, ...] = ()
     findings: tuple[Finding, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
     utility: tuple[Utility, ...] = ()
     assumptions: tuple[str, ...] = ()
     """What holds for the whole statement; a guarantee's own stand beside it."""
     limitations: tuple[str, ...] = LIMITATIONS
     still_in_force: tuple[str, ...] = ()
-    """sha256 of earlier statements whose forgotten samples are absent from this version too."""
+    """sha256 of earlier statements whose forgotten samples and removed attributes are absent from this version too."""
     refusal: Refusal | None = None

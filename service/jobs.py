@@ -6,31 +6,25 @@ A worker that lost its lease is shut out by the fence: every later word of it is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, case, func, null, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, and_, func, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from service import ids, locks
 from service.states import FINAL_JOB, JobKind, JobState, Queue
-from service.tables import Event, Job
+from service.tables import Event, Job, Shred
+from service.turns import startable, turn
 
 BACKOFF = timedelta(seconds=2)
 """Wait before the first retry; doubled at each further one."""
 
-URGENT = timedelta(days=7)
-"""What must be answered within a week goes before everything else, the earliest due first."""
-
 TRIES = 5
 """Looks for a job when others take what was found in the meantime."""
-
-
-# Made once: an alias copies every column, which took longer than the claim itself.
-_BUSY, _SERVED = aliased(Job), aliased(Job)
 
 
 class LostLease(Exception):
@@ -103,7 +97,7 @@ def failure(session: Session, held: Claim) -> dict[str, Any] | None:
 
 
 def queued_forget(session: Session, model_id: str, method: str) -> str | None:
-    """The id of the model's one queued forget job of this method, which further requests join."""
+    """The id of the model's one queued forget job of this method, which further requests about samples join."""
     return session.scalars(
         select(Job.id).where(Job.kind == "forget", Job.model_id == model_id, Job.method == method, Job.state == "queued", Job.fence == 0)
     ).first()
@@ -145,12 +139,12 @@ def claim(
 
 def due(session: Session, *, now: datetime) -> dict[Queue, int]:
     """How many jobs of each queue could be begun now: one a data set, and parts of running ones."""
-    counted = select(Job.queue, func.count(Job.lane.distinct())).where(_startable(now)).group_by(Job.queue)
+    counted = select(Job.queue, func.count(Job.lane.distinct())).where(startable(now)).group_by(Job.queue)
     return {queue: count for queue, count in session.execute(counted)}  # noqa: C416  dict() does not see that a row is a pair
 
 
 def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None, part_of: Claim | None) -> Any:
-    chosen = select(Job.id).where(_startable(now)).order_by(*_turn(now)).limit(1)
+    chosen = select(Job.id).where(startable(now)).order_by(*turn(now)).limit(1)
     if part_of is not None:
         chosen = chosen.where(_part_of(part_of))
     elif queue is not None:
@@ -169,24 +163,6 @@ def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None
     )
 
 
-def _startable(now: datetime) -> ColumnElement[bool]:
-    free = ~select(_BUSY.id).where(_BUSY.lane == Job.lane, _BUSY.state == "running").exists()
-    return and_(Job.state == "queued", Job.run_after <= now, free)
-
-
-def _turn(now: datetime) -> tuple[Any, ...]:
-    """The order of jobs: the urgent by their due date; the rest by how long they have waited.
-
-    A job has waited since it came or since its model last had a turn, whichever is later: a model that asks without end cannot keep
-    the others out, and nothing waits for ever. Unless urgent, parts are for idle hands: the worker that has their job in hand does
-    them anyway, and a wide job must not keep all workers from the others.
-    """
-    last = select(func.max(_SERVED.started_at)).where(_SERVED.model_id == Job.model_id).scalar_subquery()
-    urgent = case((Job.due_at < now + URGENT, Job.due_at), else_=None)
-    since = case((last > Job.created_at, last), else_=Job.created_at)
-    return urgent.is_(None), urgent, Job.parent_id.is_not(None), since, Job.created_at, Job.lane, Job.id
-
-
 def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, phase: str, progress: float) -> None:
     """Say that the work goes on, and how far it is.
 
@@ -197,6 +173,17 @@ def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, pha
     _move(session, held, lease_until=now + lease, phase=phase, progress=progress)
     if phase != before:
         _record(session, held.job_id, now, "phase", {"phase": phase})
+
+
+def keep_checkpoint(session: Session, held: Claim, checkpoint: Mapping[str, Any], *, now: datetime) -> None:
+    """Write down how far the work came. What the checkpoint before it kept, and this one does not, is due to be destroyed.
+
+    Raises:
+        LostLease: the job is no longer this worker's.
+    """
+    hold(session, held)
+    _drop_checkpoint(session, held.job_id, now, still=checkpoint["blobs"].values())
+    _move(session, held, checkpoint=dict(checkpoint))
 
 
 def hold(session: Session, held: Claim) -> None:
@@ -221,6 +208,7 @@ def finish(
     error: Mapping[str, Any] | None = None,
     seconds: Mapping[str, float] | None = None,
     result: Mapping[str, Any] | None = None,
+    evidence: Mapping[str, Any] | None = None,
 ) -> None:
     """Move a running job to a final state, only if the fence is still ours.
 
@@ -238,8 +226,10 @@ def finish(
         error=dict(error) if error else None,
         seconds=dict(seconds) if seconds else None,
         result=dict(result) if result else None,
+        evidence=dict(evidence) if evidence else None,
         progress=1.0 if state == "done" else Job.progress,
     )
+    _drop_checkpoint(session, held.job_id, now)
     _record(
         session, held.job_id, now, state, {k: v for k, v in (("version", version), ("code", (error or {}).get("code"))) if v is not None}
     )
@@ -290,6 +280,7 @@ def cancel(session: Session, job_id: str, *, now: datetime) -> bool:
     )
     if changed:
         _end_parts(session, job_id, now)
+        _drop_checkpoint(session, job_id, now)
         _record(session, job_id, now, "cancelled", {})
     return bool(changed)
 
@@ -373,6 +364,16 @@ def _end_parts(session: Session, job_id: str, now: datetime) -> None:
     for part in session.execute(ended.execution_options(synchronize_session=False)).scalars().all():
         _record(session, part, now, "cancelled", {})
     _rows(session, update(Job).where(Job.parent_id == job_id, Job.result.is_not(None)).values(result=null()))
+
+
+def _drop_checkpoint(session: Session, job_id: str, now: datetime, still: Iterable[str] = ()) -> None:
+    """Let go of what a job kept to go on from, but for `still`: it may hold what was computed from user samples."""
+    kept = session.execute(select(Job.checkpoint).where(Job.id == job_id)).scalar_one()
+    if kept is None:
+        return
+    for blob in set(kept["blobs"].values()).difference(still):
+        session.add(Shred(blob=blob, job_id=job_id, what="checkpoint of a computation", due_at=now))
+    _rows(session, update(Job).where(Job.id == job_id).values(checkpoint=null()))
 
 
 def _move(session: Session, held: Claim, **values: Any) -> None:

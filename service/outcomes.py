@@ -75,7 +75,7 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
         old.append(dataset.index_blob)
         dataset.index_blob, dataset.summary = outcome["dataset_index"], outcome["summary"]
     old += [b for name, b in (model.state_blobs or {}).items() if outcome["state"][name] != b]
-    model.state_blobs, model.spec = outcome["state"], outcome["spec"]
+    model.state_blobs = outcome["state"]
     session.add_all(Tombstone(model_id=model.id, tag=tag) for tag in outcome["tombstones"])
     _conclude(session, held.job_id, outcome["requests"], now)
     erasure.schedule(session, old, job_id=held.job_id, what="rows and statistics of a forget set", due_at=now)
@@ -85,8 +85,17 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
         erasure.schedule(session, gone, job_id=held.job_id, what="weights of a withdrawn version", due_at=now + rollback)
     parent.state, parent.withdrawn_at = "withdrawn", now
     statement = _sign_in(session, held, signed, now)
+    model.spec = _first_stated(outcome["spec"], statement)
     number = _add_version(session, model, held, outcome, statement, now)
-    jobs.finish(session, held, state="done", now=now, version=number, statement=statement, seconds=outcome["seconds"])
+    done = {"version": number, "statement": statement, "seconds": outcome["seconds"], "evidence": outcome.get("evidence")}
+    jobs.finish(session, held, state="done", now=now, **done)
+
+
+def _first_stated(spec: Mapping[str, Any], statement: str) -> dict[str, Any]:
+    """The model's form, in which each attribute names the statement under which its findings were first stated."""
+    if "erased" not in spec:
+        return dict(spec)
+    return dict(spec) | {"erased": [entry | {"statement": entry["statement"] or statement} for entry in spec["erased"]]}
 
 
 def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed | None, now: datetime) -> None:
@@ -95,7 +104,8 @@ def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], sign
     _conclude(session, held.job_id, outcome["requests"], now)
     statement = _sign_in(session, held, signed, now) if signed else None
     state: JobState = "refused" if signed else "done"
-    jobs.finish(session, held, state=state, now=now, statement=statement, seconds=outcome["seconds"], error=outcome.get("refusal"))
+    ended = {"statement": statement, "seconds": outcome["seconds"], "error": outcome.get("refusal"), "evidence": outcome.get("evidence")}
+    jobs.finish(session, held, state=state, now=now, **ended)
 
 
 def failed(session: Session, held: Claim, error: Mapping[str, Any], now: datetime) -> None:
@@ -164,12 +174,17 @@ def _add_version(session: Session, model: Model, held: Claim, outcome: Mapping[s
             job_id=held.job_id,
             statement=statement,
             files=outcome["files"],
-            facts={"method": outcome["method"], "utility": outcome["utility"], "solver": outcome.get("solver")},
+            facts={"method": outcome["method"], "utility": outcome["utility"], "solver": outcome.get("solver")} | _removed(outcome["spec"]),
             created_at=now,
         )
     )
     session.flush()
     return number
+
+
+def _removed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    shown = ("name", "values", "data", "claim", "method", "scope", "budget", "findings", "figures")
+    return {"removed": [{key: entry[key] for key in shown} for entry in spec["erased"]]} if spec.get("erased") else {}
 
 
 def _swap_blocks(session: Session, table: Any, owner: Any, owner_id: str, changed: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import ids, jobs, locks
+from service import attributes, ids, jobs, locks
 from service.auth import Caller
 from service.problem import Problem, at, not_found
-from service.schemas import ForgetBody, ForgetSamples, RequestOut
+from service.removal import BudgetIn, ForgetAttribute
+from service.schemas import ForgetBody, ForgetSamples, GuaranteeIn, OptionsIn, RequestOut
 from service.states import FINAL_REQUEST, Queue, RequestState
 from service.tables import Dataset, Job, Model, Request
 
@@ -41,7 +42,11 @@ def choose_method(model: Model, body: ForgetBody) -> str:
     Raises:
         Problem: 422 `method_unsupported`, with what can be used instead.
     """
-    if body.forget.kind == "everything":
+    if isinstance(body.forget, ForgetAttribute):
+        allowed = list(attributes.WHY)
+    elif attributes.trained_on_users(model.spec):
+        allowed = ["retrain"]
+    elif body.forget.kind == "everything":
         allowed = ["zero"]
     elif model.spec.get("linearize"):
         allowed = ["cg", "sgd", "retrain"]
@@ -52,10 +57,10 @@ def choose_method(model: Model, body: ForgetBody) -> str:
         raise Problem(
             422,
             "method_unsupported",
-            f"This request on this model allows: auto, {', '.join(allowed)}.",
+            f"This request on this model allows: auto, {', '.join(name for name in allowed if name != 'auto')}.",
             errors=[at("/method", "not supported here")],
         )
-    if body.options is not None and method not in ("cg", "sgd"):
+    if isinstance(body.options, OptionsIn) and method not in ("cg", "sgd"):
         raise Problem(
             422,
             "options_unsupported",
@@ -115,10 +120,15 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
             headers={"Retry-After": "2"} if model.state == "fitting" else None,
         )
     method = choose_method(model, body)
-    jobs.joining(session, model.id)
-    job_id = jobs.queued_forget(session, model.id, method) or _new_job(
-        session, model, method, training_queue if method == "retrain" else "cpu", now
-    )
+    asked: BudgetIn | GuaranteeIn | None = body.guarantee
+    if isinstance(body.forget, ForgetAttribute):
+        attributes.check(session, model, body.forget, body)
+        asked = attributes.budget(body)
+        job_id = attributes.new_job(session, model, method, training_queue, now, due_at=month_later(now))
+    else:
+        jobs.joining(session, model.id)
+        queue: Queue = training_queue if method == "retrain" else "cpu"
+        job_id = jobs.queued_forget(session, model.id, method) or _new_job(session, model, method, queue, now)
     request = Request(
         id=ids.new("req"),
         model_id=model.id,
@@ -126,8 +136,8 @@ def receive(session: Session, caller: Caller, body: ForgetBody, *, body_blob: st
         caller=caller.id,
         kind=body.forget.kind,
         method=method,
-        why=WHY[method],
-        guarantee={"asked": body.guarantee.model_dump(mode="json", exclude_none=True) if body.guarantee else None, "given": None},
+        why=(attributes.WHY if body.forget.kind == "attribute" else WHY)[method],
+        guarantee={"asked": asked.model_dump(mode="json", exclude_none=True) if asked else None, "given": None},
         state="received",
         reason=body.reason,
         reference=body.reference,
@@ -175,6 +185,8 @@ def begin(session: Session, job_id: str) -> None:
 def final_state(dispositions: Mapping[str, Any]) -> RequestState:
     """How a request ends, from its counts: nothing refused is fulfilled; nothing but refused is refused; else partial."""
     counts = dispositions["counts"]
+    if "attribute" in dispositions:
+        return "fulfilled" if dispositions["attribute"]["disposition"] == "removed" else "refused"
     refused = counts.get("core_sample", 0) + counts.get("refused", 0)
     if not refused:
         return "fulfilled"

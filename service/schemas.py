@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from service.auth import Scope
+from service.removal import BudgetIn, EraseMethod, EraseOptions, ForgetAttribute, options_of
 from service.states import DatasetState, JobState, ModelState, RequestState, VersionState
 
 Name = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -28,7 +29,7 @@ Value = StrictStr | StrictInt | StrictFloat | StrictBool
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Method = Literal["exact", "retrain", "cg", "sgd", "zero"]
-"""The names in `models/forget`; `auto` chooses among them."""
+"""The names in `models/forget`; `auto` chooses among them. Those for attributes are `service.removal.EraseMethod`."""
 Reason = Literal["gdpr-17", "consent-withdrawn", "ccpa-1798.105", "court-order", "data-quality", "other"]
 
 
@@ -101,12 +102,43 @@ class OptionsIn(In):
 
 class ForgetBody(In):
     model: Name
-    forget: Annotated[ForgetSamples | ForgetEverything, Field(discriminator="kind")]
-    method: Literal["auto"] | Method = "auto"
+    forget: Annotated[ForgetSamples | ForgetEverything | ForgetAttribute, Field(discriminator="kind")]
+    method: Literal["auto"] | Method | EraseMethod = "auto"
     guarantee: GuaranteeIn | None = None
-    options: OptionsIn | None = None
+    """Of samples."""
+    budget: BudgetIn | None = None
+    """Of attributes."""
+    data: Literal["core", "all"] | None = None
+    """Of attributes: which rows the erasing is trained on. With `all` the core holds user data, and later requests about samples
+    train it again. Default `core`."""
+    claim: Literal["linear", "any"] | None = None
+    """Of attributes, under `auto` and `leace`: whether no linear reader may find it, which LEACE reaches in seconds, or no probe. Default
+    `any`."""
+    options: OptionsIn | EraseOptions | None = None
+    """One schema a method."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
+
+    @field_validator("budget", "data", "claim")
+    @classmethod
+    def _of_an_attribute(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and "forget" in info.data and not isinstance(info.data["forget"], ForgetAttribute):
+            raise ValueError("belongs to requests about an attribute")
+        return value
+
+    @field_validator("guarantee")
+    @classmethod
+    def _of_samples(cls, value: GuaranteeIn | None, info: ValidationInfo) -> GuaranteeIn | None:
+        if value is not None and isinstance(info.data.get("forget"), ForgetAttribute):
+            raise ValueError("belongs to requests about samples; what removing an attribute must reach is its `budget`")
+        return value
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _by_method(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or not isinstance(info.data.get("forget"), ForgetAttribute):
+            return value if value is None or isinstance(value, BaseModel) else OptionsIn.model_validate(value)
+        return options_of(str(info.data.get("method")), value)
 
 
 class ArchitectureIn(In):
@@ -262,6 +294,9 @@ class VersionOut(Out):
     successor: str | None
     method: str
     utility: list[Any]
+    removed: list[Any]
+    """Attributes that were removed so far, each with its findings and figures."""
+    evidence: list[FileOut]
     files: list[FileOut]
     certificate: str
 
@@ -283,6 +318,8 @@ class JobOut(Out):
     """The version that this job published, once it is done."""
     requests: list[str]
     error: dict[str, Any] | None
+    evidence: list[FileOut]
+    """Files that show how the result was reached."""
     seconds: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Longest that one claim of a job may compute before it is ended as failed."""
     part_rows: int = Field(default=8192, ge=1)
     """Rows of a data set that one part of a split job encodes; fitting a data set of some such parts is shared among the workers."""
+    checkpoint_seconds: float = Field(default=20.0, ge=0)
+    """How often removing an attribute writes down how far it is: what a crash may cost."""
     training_queue: Queue = "cpu"
     """Which workers train: with `gpu`, fitting and `retrain` wait for a worker of the queue gpu."""
     rollback_days: float = Field(default=3.0, ge=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 JobState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
-JobKind = Literal["validate", "fit", "forget", "block"]
+JobKind = Literal["validate", "fit", "forget", "erase", "block"]
 Queue = Literal["cpu", "gpu"]
-RequestKind = Literal["samples", "everything"]
+RequestKind = Literal["samples", "everything", "attribute"]
 RequestState = Literal["received", "in_progress", "fulfilled", "partial", "refused", "cancelled", "failed"]
 Disposition = Literal["forgotten", "not_found", "already_forgotten", "core_sample", "refused", "failed"]
 DatasetState = Literal["validating", "ready", "failed"]

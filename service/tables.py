@@ -157,6 +157,10 @@ class Job(Base):
     """What a part is to do: names of blobs, no ids of samples."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What a part made, for as long as its job may still ask for it."""
+    checkpoint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """How far a long computation came, for the next claim to go on from: figures, and names of `blobs`."""
+    evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Files about how the result was reached, name -> {blob, sha256, size}. They hold counts and figures, and outlive the version."""
     phase: Mapped[str | None]
     progress: Mapped[float] = mapped_column(server_default="0")
     version: Mapped[int | None]

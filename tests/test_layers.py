@@ -22,6 +22,7 @@ PURE = {
     "enum",
     "functools",
     "hashlib",
+    "hmac",
     "itertools",
     "math",
     "typing",

@@ -20,9 +20,15 @@ from service.certificates import Signer
 from service.home import Home
 from service.jobs import Claim
 from service.outcomes import Signed
+from service.policies import policy_of
 from service.tables import Dataset, Job, Model, Version
+from workers.removed import attributes_of, findings_of
+
+FORGETTING = ("forget", "erase")
+"""Kinds of jobs that carry out requests."""
 
 SOLVERS = {"fit": "cholesky", "exact": "cholesky", "zero": "none", "retrain": "cholesky"}
+"""How user weights are solved for; after an attribute was removed they are solved for again, by whatever method that was done."""
 LINEARISED_SOLVERS = dict.fromkeys(("fit", "cg", "retrain"), "preconditioned conjugate gradients") | {
     "sgd": "stochastic gradient descent",
     "zero": "none",
@@ -61,7 +67,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
     job, model, dataset = _records(session, held)
     said = outcome["facts"]
     architecture = _architecture(outcome["spec"], said)
-    policy = _policy(outcome["spec"])
+    policy = policy_of(outcome["spec"])
     documents = {
         "model.json": certificates.model_file(architecture, said["classes"], outcome["spec"].get("linearize")),
         "policy.json": certificates.policy_file(policy),
@@ -72,6 +78,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
     digests = {name: file["sha256"] for name, file in outcome["files"].items()}
     earlier = session.scalars(select(Version.statement).where(Version.model_id == model.id, Version.number > 1).order_by(Version.number))
     still_in_force = tuple(earlier)
+    removed = outcome["spec"].get("erased", [])
     whole = facts.Facts(
         issuer=home.signer.issuer,
         issued_at=_moment(job.created_at),
@@ -80,16 +87,18 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         model=_model(session, model, outcome, digests["core.safetensors"], architecture),
         method=_method(outcome["method"], outcome["spec"], hardware),
         reproduce=facts.Reproduce(command=_command(outcome["method"]), dataset=dataset.source_sha256),
-        request=_request(session, held, said) if job.kind == "forget" else None,
+        request=_request(session, held, said) if job.kind in FORGETTING else None,
         dispositions=said.get("dispositions"),
         emptied_classes=tuple(str(c) for c in said.get("emptied_classes", ())),
         guarantees=tuple(facts.Proved(**proved) for proved in said["guarantees"]),
         utility=tuple(_utility(row) for row in outcome["utility"]),
+        findings=findings_of(removed),
+        attributes=attributes_of(removed),
         assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
         still_in_force=still_in_force,
     )
     bundle = certificates.version_bundle(whole, digests, home.signer)
-    return _signed("forget" if job.kind == "forget" else "fit", bundle, home.signer)
+    return _signed("forget" if job.kind in FORGETTING else "fit", bundle, home.signer)
 
 
 def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[str, Any], hardware: Mapping[str, Any]) -> Signed:
@@ -97,12 +106,14 @@ def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[
     job, model, dataset = _records(session, held)
     parent = outcomes.latest(session, model.id)
     assert parent is not None
-    refusal = outcome["refusal"]
+    refusal, tried = outcome["refusal"], outcome.get("tried")
+    others = [entry for entry in model.spec.get("erased", []) if tried is None or entry["name"] != tried["name"]]
+    removed = [*others, *([tried] if tried else [])]
     whole = facts.Facts(
         issuer=home.signer.issuer,
         issued_at=_moment(job.created_at),
         job_id=job.id,
-        policy=_policy(model.spec),
+        policy=policy_of(dict(model.spec) | {"erased": removed}),
         model=facts.Model(
             name=model.name,
             architecture=model.spec["architecture"]["name"],
@@ -110,10 +121,12 @@ def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[
             core=parent.files["core.safetensors"]["sha256"],
             parent=facts.Parent(digest=parent.statement, disposition="stays certified: nothing was published"),
         ),
-        method=_method(job.method or "exact", model.spec, hardware),
+        method=_method(tried["method"] if tried else job.method or "exact", model.spec, hardware),
         reproduce=facts.Reproduce(command=_command(job.method or "exact"), dataset=dataset.source_sha256),
         request=_request(session, held, {"count": 0, "commitment": _empty_commitment()}),
         dispositions=outcome["facts"]["dispositions"],
+        findings=findings_of([tried] if tried else []),
+        attributes=attributes_of([tried] if tried else []),
         refusal=facts.Refusal(code=refusal["code"], detail=refusal["detail"]),
     )
     bundle = {"certificate.sigstore.json": certificates.refusal_bundle(whole, home.signer), "signer.pub": home.signer.public_pem}
@@ -149,10 +162,6 @@ def _store(home: Home, held: Claim, name: str, data: bytes) -> dict[str, Any]:
     return {"blob": sealed.blob_id, "sha256": sealed.sha256, "size": sealed.size}
 
 
-def _policy(spec: Mapping[str, Any]) -> facts.Policy:
-    return facts.linearised_policy(repr(spec["release"]["mu_max"])) if spec.get("linearize") else facts.EXACT_POLICY
-
-
 def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     form = {k: v for k, v in spec["architecture"].items() if v is not None}
     return form | {"input_shape": said["input_shape"], "classes": len(said["classes"])}
@@ -174,7 +183,7 @@ def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str
 def _method(name: str, spec: Mapping[str, Any], hardware: Mapping[str, Any]) -> facts.Method:
     return facts.Method(
         name=name,
-        solver=(LINEARISED_SOLVERS if spec.get("linearize") else SOLVERS)[name],
+        solver=(LINEARISED_SOLVERS if spec.get("linearize") else SOLVERS).get(name, "cholesky"),
         deterministic=name not in NOISY,
         implementation=implementation_digest(),
         hyperparameters=spec.get("resolved", {}),

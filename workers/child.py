@@ -40,7 +40,10 @@ def main() -> None:
 
 
 def _run(plan: dict[str, Any], shelf: Shelf, out: TextIO) -> dict[str, Any]:
-    report = Report(lambda phase, fraction: _send(out, {"phase": phase, "progress": fraction}))
+    report = Report(
+        lambda phase, fraction: _send(out, {"phase": phase, "progress": fraction}),
+        lambda checkpoint: _send(out, {"checkpoint": dict(checkpoint)}),
+    )
     try:
         return {"outcome": STEPS[plan["kind"]](plan, shelf, report)}
     except Failure as failure:

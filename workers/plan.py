@@ -28,7 +28,7 @@ def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
         return common | _part(session, job, dataset)
     model = session.get(Model, job.model_id)
     assert model is not None
-    splits = (job.kind == "fit" or job.method == "retrain") and not model.spec.get("linearize")
+    splits = (job.kind == "fit" or job.method == "retrain") and not (model.spec.get("linearize") or model.spec.get("erased"))
     if home.settings.distributed and splits:
         common["groups"] = _groups(session, dataset, home.settings.part_rows)
     common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
@@ -100,5 +100,8 @@ def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, A
         "others": [{"name": o.name, "index": o.state_blobs["index"]} for o in others if o.state_blobs],
         "requests": [{"id": r.id, "body": r.body_blob} for r in requests.of_job(session, job.id)],
         "secret": home.secret.hex(),
+        "job": job.id,
+        "checkpoint": job.checkpoint,
+        "checkpoint_seconds": home.settings.checkpoint_seconds,
         "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),
     }

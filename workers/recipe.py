@@ -16,7 +16,7 @@ from models.linear.curvature import RANK
 from models.linear.tangent import linearise
 from models.linear.whole import WholeCore
 from models.linear.whole_fit import WholeFit, fit_whole
-from models.nets import Architecture, build
+from models.nets import Architecture, adapter_of, build
 from models.progress import Progress
 from models.train import Training, default_training
 from workers.failure import Failure
@@ -38,6 +38,7 @@ def architecture_of(spec: Mapping[str, Any], shape: tuple[int, ...], classes: in
             bottleneck=form["bottleneck"],
             taps=tuple(form["taps"]) if form["taps"] else None,
             hidden=tuple(form["hidden"]) if form["hidden"] else None,
+            adapter=adapter_of(form["adapter"]) if form.get("adapter") else None,
         )
     except ValueError as error:
         raise Failure("architecture", str(error)) from error
@@ -60,7 +61,7 @@ def core_of(
     if spec["core"] == "none":
         return plain_core(architecture, range=spec["range"], ridge=spec["ridge"], target=spec["target"])
     rows = _enough(samples)
-    with _named_failures():
+    with named_failures():
         return fit_core(
             architecture,
             rows,
@@ -85,7 +86,7 @@ def whole_of(
     """
     rows, release = _enough(samples), spec["release"]
     training = training_of(spec, architecture, len(rows))
-    with _named_failures():
+    with named_failures():
         linearise(build(architecture, 0).eval(), layers_of(spec))  # a wrong name is told before the network is trained
         return fit_whole(
             architecture,
@@ -114,7 +115,8 @@ def _enough(samples: Samples | None) -> Samples:
 
 
 @contextmanager
-def _named_failures() -> Iterator[None]:
+def named_failures() -> Iterator[None]:
+    """What the mathematics cannot work with is the job's failure, with its reason."""
     try:
         yield
     except CoreMismatch as error:

@@ -24,6 +24,8 @@ PARTS = {
 class Report:
     send: Callable[[str, float], None]
     """(phase, progress of the whole job, 0 to 1)."""
+    keep: Callable[[Mapping[str, Any]], None] = lambda checkpoint: None
+    """Hands over how far the work came, for another process to go on from: figures, and `blobs` by name."""
     plan: dict[str, float] = field(default_factory=dict)
     """phase -> rough share of the work; unknown phases count nothing."""
     seconds: dict[str, float] = field(default_factory=dict)

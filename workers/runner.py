@@ -96,7 +96,7 @@ class Runner:
             held = jobs.claim(session, worker=self._name, now=moment(session), lease=home.settings.lease, queue=self._queue)
             if held is None:
                 return False
-            if held.kind == "forget":
+            if held.kind in ("forget", "erase"):
                 requests.begin(session, held.job_id)
         self._perform(held, Pulse(home, held))
         return True
@@ -218,6 +218,9 @@ class Runner:
         """
         while True:
             message = child.receive(timeout=pulse.every)
+            if message is not None and "checkpoint" in message:
+                kept, message = message["checkpoint"], None
+                self._write(lambda session, kept=kept: jobs.keep_checkpoint(session, pulse.held, kept, now=moment(session)))  # type: ignore[misc]
             if message is not None and "phase" not in message:
                 return message
             if self._stopping:

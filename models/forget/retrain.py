@@ -27,6 +27,12 @@ ASSUMPTIONS = (
     SEALED,
 )
 
+ALL_THEOREM = (
+    "From a network trained on the kept core samples alone, an attribute's information was removed on the kept core and user samples, from "
+    "a recorded seed; user weights were then fitted on the core so made to the kept user samples. No forgotten sample entered the "
+    "computation, so the released weights are those of the same computation by whoever never had them, and mu = 0."
+)
+
 WHOLE_THEOREM = (
     "A new core was trained from its recorded seed on the kept core samples alone; its scale, linear part, L, sigma and curvature were "
     "taken from the same, and user weights were solved from 0 on the kept user samples alone. No forgotten sample entered the "
@@ -117,6 +123,11 @@ def forget(
 def proved(statistics: Statistics, weights: Tensor) -> Proved:
     """State what holds for a model trained without the forgotten samples: it is the retrained one."""
     return Proved(name="equal_to_retrain", value=bits(statistics, weights), theorem=THEOREM, assumptions=ASSUMPTIONS)
+
+
+def proved_on_all(statistics: Statistics, weights: Tensor) -> Proved:
+    """State what holds for a model whose core was changed on user samples too: every forgotten sample was gone before."""
+    return Proved(name="equal_to_retrain", value=bits(statistics, weights), theorem=ALL_THEOREM, assumptions=ASSUMPTIONS)
 
 
 def proved_whole() -> Proved:

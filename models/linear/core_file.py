@@ -35,6 +35,8 @@ def load_core(architecture: Architecture, tensors: dict[str, Tensor]) -> Core:
     """
     tensors = dict(tensors)
     network = {name[len(NET) :]: tensors.pop(name) for name in list(tensors) if name.startswith(NET)}
+    if architecture.adapter is not None and not network:
+        raise CoreMismatch(f"{NET}adapter is missing")
     net = load_network(architecture, network, prefix=NET) if network else None
     for name in (INDEX, MEAN, SCALE, WEIGHT, *SCALARS):
         if name not in tensors:
@@ -86,7 +88,7 @@ def load_network(architecture: Architecture, tensors: dict[str, Tensor], *, pref
             refuse_unfit(prefix + name, tensors[name], tuple(expected.shape), expected.dtype)
         elif not name.startswith("input.") and not name.endswith("num_batches_tracked"):
             raise CoreMismatch(f"{prefix}{name} is missing")
-        if name.endswith(("input.std", "running_var")) and name in tensors and not bool((tensors[name] >= 0).all()):
+        if name.endswith(("input.std", "running_var", ".scale")) and name in tensors and not bool((tensors[name] >= 0).all()):
             raise CoreMismatch(f"{prefix}{name} is negative")
     net.load_state_dict(own | tensors)
     net.requires_grad_(False).eval()

@@ -47,6 +47,7 @@ def fit_core(
 
     Raises:
         CoreMismatch: if `weights` do not fit the architecture.
+        ValueError: on too few or too many rows, or an architecture with an adapter and no weights.
         NotFinite: if the inputs or the network give a value that is not finite, naming the row.
         Stopped: when `stop` answers True.
     """
@@ -55,6 +56,8 @@ def fit_core(
         raise ValueError(f"a core needs at least 2 rows, not {len(samples)}")
     if not 0 <= expected_rows <= MOST_ROWS - len(samples):
         raise ValueError(f"expected_rows lies between 0 and {MOST_ROWS} less the core rows, not at {expected_rows}")
+    if architecture.adapter is not None and weights is None:
+        raise ValueError("a network with an adapter is given as weights: training it for the task alone would bring the attribute back")
     net = given_network(architecture, weights, samples) if weights is not None else trained(architecture, samples, training, progress, stop)
     rows = core_rows(net, samples, target=target, progress=progress, stop=stop)
     if ridge is None:

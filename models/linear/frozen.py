@@ -78,8 +78,10 @@ def plain_core(architecture: Architecture, *, range: float, ridge: float, target
         target: a > 0.
 
     Raises:
-        ValueError: on a range, ridge or target that is not positive and finite.
+        ValueError: on a range, ridge or target that is not positive and finite, or an architecture with an adapter.
     """
+    if architecture.adapter is not None:
+        raise ValueError("a core without network has nothing that passes an adapter")
     for name, value in (("range", range), ("ridge", ridge), ("target", target)):
         refuse_unless_positive(name, value)
     count = prod(architecture.input_shape)

@@ -69,14 +69,14 @@ class Tangent:
 
 
 def linearise(net: Network, layers: tuple[str, ...] | None) -> Tangent:
-    """Expand a network in the parameters of these layers; None takes all.
+    """Expand a network in the parameters of these layers; None takes all, or all that see the adapter's output where there is one.
 
     Args:
         net: in eval mode.
         layers: names from `named_modules`.
 
     Raises:
-        ValueError: naming a layer that the network lacks, or that has no parameters.
+        ValueError: naming a layer that the network lacks, that has no parameters, or that would pass the adapter by.
     """
     if net.training:
         raise ValueError("the network must be in eval mode: batch normalisation would mix the rows of a batch")
@@ -85,6 +85,11 @@ def linearise(net: Network, layers: tuple[str, ...] | None) -> Tangent:
         if not any(name.startswith(f"{layer}.") for name in every):
             raise ValueError(f"{net.architecture.name} has no layer {layer!r} with parameters")
     chosen = [name for name in every if layers is None or any(name.startswith(f"{layer}.") for layer in layers)]
+    if net.architecture.adapter is not None:
+        behind = [name for name in chosen if any(name.startswith(f"{part}.") for part in net.after)]
+        if (layers is not None and behind != chosen) or not behind:
+            raise ValueError(f"only layers after the adapter can be linearised: {', '.join(net.after) or 'there are none'}")
+        chosen = behind
     first = next(i for i, part in enumerate(net.parts) if any(name.startswith(f"{part}.") for name in chosen))
     return Tangent(net, tuple(chosen), net.parts[:first], net.parts[first:])
 

@@ -101,6 +101,8 @@ def _network(
 ) -> Network:
     if weights is not None:
         return load_network(architecture, weights)
+    if architecture.adapter is not None:
+        raise ValueError("a network with an adapter is given as weights: training it for the task alone would bring the attribute back")
     net = build(architecture, training.seed)
     train(net, samples, training, progress=progress, stop=stop)
     return net

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from models.nets.adapter import Adapter, adapter_of
 from models.nets.architecture import ACTIVATIONS, Architecture
 from models.nets.convolutional import ConvNet, ConvNet7
 from models.nets.dense import Linear, Perceptron
@@ -39,4 +40,4 @@ def build(architecture: Architecture, seed: int) -> Network:
     return net
 
 
-__all__ = ["ACTIVATIONS", "NETS", "Architecture", "Network", "build"]
+__all__ = ["ACTIVATIONS", "NETS", "Adapter", "Architecture", "Network", "adapter_of", "build"]

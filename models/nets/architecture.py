@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from models.nets.adapter import Adapter, adapter_of
 
 ACTIVATIONS = ("leaky_relu", "relu", "tanh")
 SMALLEST_IMAGE = 8  # pixels a side: two halvings leave the 2 x 2 that the smallest pooled tap needs
@@ -33,6 +37,9 @@ class Architecture:
     hidden: tuple[int, ...] | None = None
     """Widths of `mlp`'s hidden layers, or channels of `convnet`'s four stages; None takes the network's own choice."""
 
+    adapter: Adapter | None = None
+    """What everything after the bottleneck is computed from; None where no attribute was removed."""
+
     def __post_init__(self) -> None:
         """Refuse a form that no network has.
 
@@ -49,6 +56,16 @@ class Architecture:
             raise ValueError("taps name at least one layer, each once")
         if self.hidden is not None and (not self.hidden or any(width < 1 for width in self.hidden)):
             raise ValueError(f"hidden holds positive widths, not {self.hidden}")
+
+    @classmethod
+    def read(cls, form: Mapping[str, Any]) -> Architecture:
+        """Read `architecture` of a version's model.json.
+
+        Raises:
+            TypeError, ValueError: it is no network's form.
+        """
+        given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in form.items()}
+        return cls(**given | ({"adapter": adapter_of(form["adapter"])} if form.get("adapter") else {}))
 
     @property
     def is_image(self) -> bool:

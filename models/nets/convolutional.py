@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Dense, Network, activation, image_channels
+from models.nets.dense_layer import Dense
+from models.nets.layers import Network, activation, image_channels
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 CHANNELS = (16, 16, 32, 32)  # 16,698 weights at one input channel and ten classes

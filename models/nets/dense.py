@@ -7,7 +7,8 @@ from math import prod
 from torch import nn
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Dense, Network, activation
+from models.nets.dense_layer import Dense
+from models.nets.layers import Network, activation
 
 HIDDEN = (128, 64)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.nets.architecture import SMALLEST_IMAGE, Architecture
+from models.nets.bottleneck import LEAK, Links
 
-LEAK = 0.01
+ADAPTER = "adapter"
 
 
 class Normalise(nn.Module):
@@ -50,24 +50,11 @@ def fractions(inputs: Tensor) -> Tensor:
     return inputs.float() / 255 if inputs.dtype == torch.uint8 else inputs
 
 
-class Dense(nn.Linear):
-    """A linear layer in which a row's bits do not depend on its place in the batch.
-
-    The number of inputs is filled up with zeros to a multiple of 16. Otherwise the matrix product of some processors adds up what is
-    left over of a vector in another order for the last rows of a batch than for the first.
-    """
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        missing = -self.in_features % 16
-        if not missing:
-            return super().forward(inputs)
-        return functional.linear(functional.pad(inputs, (0, missing)), functional.pad(self.weight, (0, missing)), self.bias)
-
-
 class Network(nn.Module):
     """A chain of named parts from raw inputs to logits `[n, classes]`, the first of them `input`, with named taps and a named bottleneck.
 
-    Subclasses register their layers and name the chain in `parts`.
+    Subclasses register their layers and name the chain in `parts`. With an adapter in the architecture, the part `adapter` follows
+    the bottleneck, and all that is read from the network has passed it.
     """
 
     parts: tuple[str, ...]
@@ -83,23 +70,71 @@ class Network(nn.Module):
         return self.run(inputs, self.parts)
 
     def run(self, x: Tensor, parts: tuple[str, ...]) -> Tensor:
-        """Pass `x` through some consecutive parts of the chain."""
-        for name in parts:
-            x = self.get_submodule(name)(x)
-        return x
-
-    def name_layers(self, *, taps: tuple[str, ...], bottleneck: str) -> None:
-        """Settle taps and bottleneck, once all layers exist: the architecture's where it names them, else these.
+        """Pass `x` through some consecutive parts of the chain.
 
         Raises:
-            ValueError: if a name is no layer of this network.
+            ValueError: if a stochastic adapter is among the parts and they do not begin at the raw inputs, which its draw depends on.
         """
-        self.taps = self.architecture.taps or taps
+        adapter = self.architecture.adapter
+        drawn = None
+        if adapter is not None and adapter.is_stochastic and ADAPTER in parts and parts[0] == "input":
+            drawn = self.links.draw(x)
+        for name in parts:
+            x = self.links(x, drawn) if name == ADAPTER else self.get_submodule(name)(x)
+        return x
+
+    @property
+    def links(self) -> Links:
+        """The adapter's module."""
+        found = self.get_submodule(ADAPTER)
+        assert isinstance(found, Links)
+        return found
+
+    @property
+    def before(self) -> tuple[str, ...]:
+        """The parts up to the bottleneck, the bottleneck included. Only of a network with an adapter."""
+        return self.parts[: self.parts.index(ADAPTER)]
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The parts that see the adapter's output. Only of a network with an adapter."""
+        return self.parts[self.parts.index(ADAPTER) + 1 :]
+
+    def name_layers(self, *, taps: tuple[str, ...], bottleneck: str) -> None:
+        """Settle taps and bottleneck, once all layers exist: the architecture's where it names them, else these; then the adapter.
+
+        Raises:
+            ValueError: if a name is no layer of this network, or does not go with an adapter.
+        """
         self.bottleneck = self.architecture.bottleneck or bottleneck
+        if self.architecture.adapter is not None:
+            self._insert()
+            taps = (ADAPTER,)
+        self.taps = self.architecture.taps or taps
         layers = [name for name, _ in self.named_modules() if name]
         for name in (*self.taps, self.bottleneck):
             if name not in layers:
                 raise ValueError(f"{self.architecture.name} has no layer {name!r}; it has {', '.join(layers)}")
+        if self.architecture.adapter is not None:
+            allowed = (ADAPTER, *self.after)
+            for name in self.taps:
+                if not any(name == part or (part != ADAPTER and name.startswith(f"{part}.")) for part in allowed):
+                    raise ValueError(f"the tap {name!r} would pass the adapter by; taps lie within {', '.join(allowed)}")
+
+    def _insert(self) -> None:
+        """Put the adapter into the chain. The layers' first weights are those of the same network without it."""
+        assert self.architecture.adapter is not None
+        if self.bottleneck not in self.parts:
+            raise ValueError(f"an adapter follows a whole part of the network, not {self.bottleneck!r}: use one of {', '.join(self.parts)}")
+        place = self.parts.index(self.bottleneck) + 1
+        shape = self.architecture.input_shape
+        sample = torch.zeros(1, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32)
+        with torch.no_grad():
+            self.eval()
+            values = self.run(sample, self.parts[:place])
+            self.train()
+        self.add_module(ADAPTER, Links(self.architecture.adapter, tuple(values.shape[1:])))
+        self.parts = (*self.parts[:place], ADAPTER, *self.parts[place:])
 
 
 def activation(name: str) -> nn.Module:

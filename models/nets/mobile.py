@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Dense, Network, image_channels
+from models.nets.dense_layer import Dense
+from models.nets.layers import Network, image_channels
 
 FIRST, LAST = 32, 1280  # channels of the first and of the last convolution
 GROUPS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

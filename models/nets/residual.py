@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.nets.architecture import Architecture
-from models.nets.layers import Dense, Network, activation, image_channels
+from models.nets.dense_layer import Dense
+from models.nets.layers import Network, activation, image_channels
 
 LARGE = 96  # pixels a side from which resnet18 begins with a strided 7x7 and a pooling, as on ImageNet
 

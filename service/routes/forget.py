@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
-from service import erasure, idempotency, ids, requests
+from service import attributes, erasure, idempotency, ids, requests
 from service.auth import Caller
 from service.db import moment
 from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
@@ -22,6 +22,7 @@ from service.home import Home
 from service.idempotency import Stored
 from service.pages import LIMIT, link_next, page
 from service.problem import Problem, not_found
+from service.removal import ForgetAttribute
 from service.schemas import ForgetBody, Page, ReceiptBody, RequestOut
 from service.states import RequestState
 from service.tables import Request
@@ -67,6 +68,8 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
     wishes = body.model_dump(mode="json", include={"guarantee", "options"})
+    if isinstance(body.forget, ForgetAttribute):
+        wishes |= {"budget": attributes.budget(body).model_dump(mode="json"), "data": body.data or "core", "claim": body.claim or "any"}
     return json.dumps(asked | wishes | {"seed": secrets.token_hex(32)}).encode()
 
 

@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import jobs, requests
+from service import evidence, jobs, requests
 from service.db import now
 from service.deps import MayRead, OpenHome, job_with
 from service.home import Home
@@ -122,6 +122,7 @@ def shown(session: Session, job: Job) -> JobOut:
         version=job.version,
         requests=requests.ids_of_job(session, job.id),
         error=job.error,
+        evidence=evidence.listed(job),
         seconds=job.seconds,
         created_at=job.created_at,
         started_at=job.started_at,

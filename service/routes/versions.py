@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from service import downloads, outcomes
 from service.deps import MayAdmin, MayDownload, MayRead, OpenHome, model_named, version_named
+from service.evidence import listed, packed, read
 from service.problem import Problem, not_found
 from service.schemas import FileOut, Page, VersionOut
-from service.tables import Certificate, Model, Version
+from service.tables import Certificate, Job, Model, Version
 
 router = APIRouter(tags=["versions"])
 
@@ -50,21 +49,15 @@ def certificate(name: str, version: str, home: OpenHome, caller: MayRead) -> Res
 
 @router.get("/models/{name}/versions/{version}/evidence")
 def evidence(name: str, version: str, home: OpenHome, caller: MayRead) -> Response:
-    """Everything about a version but its weights, as a zip: what a regulator needs."""
+    """Everything about a version but its weights, as a zip: what a regulator needs. Of a version from which an attribute was removed
+    also the trade-off curve.
+    """
     with home.db.read() as session:
         found = version_named(session, model_named(session, name), version)
         documents = {n: t.encode() for n, t in _certificate(session, found).files.items()}
-        blobs = {n: f["blob"] for n, f in found.files.items() if n in ("model.json", "policy.json")}
-    documents |= {n: home.vault.read(b) for n, b in blobs.items()} if found.state == "certified" else {}
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for entry, data in sorted(documents.items()):
-            archive.writestr(zipfile.ZipInfo(entry), data)
-    return Response(
-        packed.getvalue(),
-        media_type="application/zip",
-        headers={"Content-Disposition": f'attachment; filename="{name}-{found.number}-evidence.zip"'},
-    )
+        forms = {n: f for n, f in found.files.items() if n in ("model.json", "policy.json")} if found.state == "certified" else {}
+        files = dict(session.get_one(Job, found.job_id).evidence or {})
+    return packed(documents | read(home, forms | files), name=f"{name}-{found.number}")
 
 
 @router.api_route("/models/{name}/versions/{version}/files/{file}", methods=["GET", "HEAD"], response_class=Response)
@@ -158,6 +151,8 @@ def shown(session: Session, model: Model, version: Version) -> VersionOut:
         successor=successor,
         method=version.facts["method"],
         utility=version.facts["utility"],
+        removed=version.facts.get("removed", []),
+        evidence=listed(session.get_one(Job, version.job_id)),
         files=files if version.state == "certified" else [],
         certificate=f"{base}/certificate",
     )

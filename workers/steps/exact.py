@@ -32,6 +32,7 @@ from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
 from workers.report import Report
 from workers.selection import Asked, Selection
+from workers.steps import erase_again
 from workers.steps.fit import facts_of, fit_rows, write
 
 
@@ -86,6 +87,8 @@ def _retrain(
     plan: Mapping[str, Any], shelf: Shelf, report: Report, held: pa.Table, selection: Selection, asked: list[Asked]
 ) -> dict[str, Any]:
     keep = set(held["sample_id"].to_pylist()) - selection.gone
+    if plan["spec"].get("erased"):
+        return erase_again.retrain(plan, shelf, report, keep)
     fitted = fit_rows(plan, shelf, report, keep=keep, given=None)
     if isinstance(fitted, Split):
         return fitted.outcome(report)

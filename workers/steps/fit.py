@@ -58,7 +58,8 @@ def fit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]
     """Fit a model's first version."""
     if plan["spec"].get("linearize"):
         return linearised.fit(plan, shelf, report)
-    report.plan = {"loading": 0.02, "training the core": 0.6, "encoding rows": 0.33, "solving": 0.02, "writing": 0.03}
+    training = "training the core" if plan["given_core"] is None else "fitting the core's linear part"
+    report.plan = {"loading": 0.02, training: 0.6, "encoding rows": 0.33, "solving": 0.02, "writing": 0.03}
     report.resume(plan)
     report.phase("loading")
     given = unpack_weights(shelf.vault.read(plan["given_core"])) if plan["given_core"] else None
@@ -120,7 +121,7 @@ def _base(plan: Mapping[str, Any], report: Report, rows: pa.Table, given: Mappin
     if len(classes) < 2:
         raise Failure("classes", "A model needs at least 2 classes; declare `classes`, or upload core rows of more labels.")
     samples = samples_of(rows, shape, classes) if len(rows) else None
-    report.phase("training the core")
+    report.phase("training the core" if given is None else "fitting the core's linear part")
     core = core_of(spec, architecture_of(spec, shape, len(classes)), samples, given=given, progress=report.progress)
     report.phase("encoding rows")
     return Base(core, len(rows), classes, _core_statistics(core, samples), entries_of(rows, classes, "core"))

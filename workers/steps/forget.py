@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from expunge import merkle
 from expunge.statement import PROVED_DIGESTS
 from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
+from workers.census import census
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
-from workers.steps import exact, linearised
+from workers.steps import erase_again, exact, linearised
 
 _SHORT = {"loading": 0.2, "forgetting": 0.3, "measuring": 0.1, "writing": 0.2, "erasing rows": 0.2}
 _LONG = {"loading": 0.2, "training the core": 6.0, "encoding rows": 3.0, "fitting user weights": 3.0} | _SHORT
@@ -26,7 +27,8 @@ _SHARES = {"exact": _SHORT, "zero": _SHORT, "retrain": _LONG, "cg": _SOLVED, "sg
 
 def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Carry out all requests of one job at once."""
-    report.plan = _SHARES[plan["method"]]
+    again = {erase_again.AGAIN: 4.0} if plan["method"] == "retrain" and plan["spec"].get("erased") else {}
+    report.plan = _SHARES[plan["method"]] | again
     report.resume(plan)
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))
@@ -118,7 +120,8 @@ def _erase_from_dataset(
         blob = shelf.put(pack_table(kept_rows)).blob_id if len(kept_rows) else ""
         blocks.append({"number": number, "blob": blob, "rows": len(kept_rows)})
     index = index.filter(pc.invert(leaving))
-    summary = summary_of(index, tuple(plan["dataset"]["shape"])) | {"text_labels": plan["dataset"]["text_labels"]}
+    said = {"text_labels": plan["dataset"]["text_labels"], "census": census(index)} if touched else {}
+    summary = summary_of(index, tuple(plan["dataset"]["shape"])) | said
     return {"dataset_blocks": blocks, "dataset_index": shelf.put(pack_table(index)).blob_id if touched else None, "summary": summary}, still
 
 

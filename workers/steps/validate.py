@@ -7,6 +7,7 @@ from typing import Any
 
 from service.parquet import inspect
 from workers.artifacts import Shelf, index_of, pack_table, summary_of
+from workers.census import census
 from workers.ingest import blocks
 from workers.report import Report
 
@@ -33,5 +34,5 @@ def validate(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str,
         "blocks": written,
         "index": shelf.put(pack_table(index)).blob_id,
         "seconds": report.end(),
-        "summary": summary_of(index, layout.shape) | {"text_labels": layout.text_labels},
+        "summary": summary_of(index, layout.shape) | {"text_labels": layout.text_labels, "census": census(index)},
     }

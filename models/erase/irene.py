@@ -1,0 +1,292 @@
+"""IRENE: the network learns to leave a private head that reads the attribute with nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.erase import epochs
+from models.erase.attribute import Attributed, balance, refuse_unusable
+from models.erase.epochs import Learning, Watch
+from models.erase.heads import HeadKind, begin_anew, make
+from models.erase.information import answered
+from models.erase.scope import Patient, Scope, admit, discharged
+from models.linear.features import activations
+from models.nets import Adapter, Network
+from models.progress import Progress, Stop, never, silent
+
+HELD = 0.1  # share of the rows that a plateau is seen on
+DROP = 0.1
+LEAST_RATE = 1e-3  # where a schedule by plateaus ends, as in the paper
+FLOOR = 0.02  # the rate at a cosine's end, of its beginning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Irene:
+    """How the removal is trained. The defaults are the paper's for Biased-MNIST.
+
+    Source: Tartaglione, BMVC 2022, sections 3 and 4. https://arxiv.org/abs/2210.00891
+    """
+
+    alpha: float = 0.5
+    """Weight of the task's cross-entropy."""
+
+    gamma: float = 0.2
+    """Weight of the information that the heads answer with."""
+
+    head: HeadKind = "linear"
+
+    heads: int = 1
+    """How many, each begun from other weights; the one that answers most counts."""
+
+    head_steps: int = 1
+    """Steps of the heads for each of the network."""
+
+    heads_first: bool = False
+    """Whether the heads take their steps before the network's loss is computed, as in the authors' later work."""
+
+    anew: int = 0
+    """Epochs after which one head, in turn, is begun anew; 0 = never."""
+
+    balanced: bool = False
+    """Whether heads and information weigh every cell (label, value) alike, as the audit does, instead of every row."""
+
+    epochs: int = 80
+    batch: int = 100
+
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """`sgd`: momentum .9. Both decay weights by `weight_decay`."""
+
+    rate: float = 0.1
+
+    head_rate: float = 0.1
+    """Never falls."""
+
+    weight_decay: float = 1e-4
+
+    schedule: Literal["steps", "plateau", "cosine"] = "steps"
+    """`steps`: times .1 after half and after three quarters. `plateau`: times .1 where the task's loss on held-out rows has not fallen
+    for `patience` epochs, until 1e-3."""
+
+    patience: int = 10
+
+    taught: float = 0.0
+    """Share of the task's targets that are the given network's own answers instead of the labels: a small set of rows, learnt a second
+    time, is learnt by heart."""
+
+    hidden: int = 64
+    """`bottleneck`: width of the adapter's hidden layer."""
+
+    code: int | None = None
+    """`bottleneck`: width of a second, narrow layer; 0 takes one value fewer than there are classes, all that the task's log-odds need."""
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.head_steps, self.epochs, self.patience, self.hidden) < 1 or self.batch < 2:
+            raise ValueError("heads, head_steps, epochs, patience and hidden are at least 1, and batch is at least 2")
+        if min(self.alpha, self.gamma, self.weight_decay, self.anew, self.code or 0) < 0 or min(self.rate, self.head_rate) <= 0:
+            raise ValueError("alpha, gamma, weight_decay, anew and code are not negative, and rates are positive")
+
+
+PAPER = Irene()
+"""Biased-MNIST, as published."""
+
+PAPER_FACES = Irene(schedule="plateau", epochs=200)
+"""CelebA, as published: reduce on plateau, stop below 1e-3."""
+
+
+def strong(*, gamma: float = 10.0, code: int | None = 0, scope: Scope = "bottleneck") -> Irene:
+    """Return the setting that fresh probes bear out, where the paper's linear head removes next to nothing.
+
+    MLP heads with several steps for each of the network's, begun anew in turn, the information balanced over (label, value), and a
+    narrow code: what the task does not need cannot hide in directions that the heads overlook.
+    """
+    network = scope == "network"
+    return Irene(
+        alpha=1.0, gamma=gamma, head="mlp", heads=2, head_steps=3, heads_first=True, anew=4, balanced=True, epochs=20 if network else 16,
+        batch=128 if network else 256, optimiser="adam", rate=1e-3, head_rate=2e-3, weight_decay=0.0, schedule="cosine", code=code,
+    )  # fmt: skip
+
+
+def erase(
+    net: Network,
+    rows: Attributed,
+    values: int,
+    how: Irene,
+    *,
+    scope: Scope,
+    seed: int,
+    watch: Watch | None = None,
+    resume: Mapping[str, Tensor] | None = None,
+    progress: Progress = silent,
+    stop: Stop = never,
+) -> Network:
+    """Return a new network whose bottleneck, behind an adapter, tells private heads as little as possible about the attribute.
+
+    Minimises  alpha CE(y) + gamma max_h I(v; h)  over the network, and CE(v) over each head h, in turns.
+
+    Args:
+        net: trained for the task; it is left as it is.
+        rows: core rows; those without a value are used for the task only.
+        values: K, 2 to 20.
+        seed: with all else it determines the result to the bit.
+        resume: a state that an earlier run's watch was given.
+
+    Raises:
+        Stopped: when `stop` answers True, asked before every batch.
+        ValueError: on unusable rows, or a training that diverged.
+    """
+    refuse_unusable(rows, values, net.architecture.classes)
+    link = adapter(how, net.architecture.classes) if scope == "bottleneck" else Adapter(kind="identity")
+    patient = admit(net, rows.samples.inputs, rows.samples.labels, link, scope=scope, seed=seed, progress=progress, stop=stop)
+    treatment = Treatment(net, patient, rows, values, how, seed=seed)
+    epochs.run(
+        treatment.learning, treatment.step, len(treatment.learnt), epochs=how.epochs, batch=how.batch, after=treatment.after,
+        resume=resume, watch=watch, progress=progress, stop=stop,
+    )  # fmt: skip
+    return discharged(patient.net)
+
+
+def adapter(how: Irene, classes: int) -> Adapter:
+    """Return the adapter that is trained at the bottleneck."""
+    narrow = () if how.code is None else (how.code or classes - 1,)
+    return Adapter(kind="mlp", hidden=(how.hidden, *narrow))
+
+
+class Treatment:
+    """A network and its private heads while they learn."""
+
+    def __init__(self, net: Network, patient: Patient, rows: Attributed, values: int, how: Irene, *, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        width = patient.net.links.width
+        self.patient, self.how, self.values_of = patient, how, rows.values
+        self.heads = nn.ModuleList([make(how.head, width, values, generator) for _ in range(how.heads)])
+        self.weights = balance(rows, values) if how.balanced else torch.ones(len(rows))
+        order = torch.randperm(len(rows), generator=generator)
+        held = int(HELD * len(rows)) if how.schedule == "plateau" else 0
+        self.held, self.learnt = order[:held], order[held:].sort().values
+        self.answers = answers_of(net, rows.samples.inputs) if how.taught else torch.empty(0)
+        self.known = self.learnt[rows.values[self.learnt] >= 0]
+        movers = {"net": optimiser_of(how, patient.learning(), how.rate), "heads": optimiser_of(how, self.heads.parameters(), how.head_rate)}
+        numbers = {"rate": how.rate, "best": float("inf"), "waited": 0.0}
+        self.learning = Learning({"net": patient.net, "heads": self.heads}, movers, generator, numbers)
+
+    def step(self, numbers: Tensor, fraction: float) -> None:
+        """Take one step of network and heads on the rows learnt of these numbers."""
+        rows, optimisers = self.learnt[numbers], self.learning.optimisers
+        epochs.rate(optimisers["net"], self.rate_at(fraction))
+        optimisers["net"].zero_grad()
+        features = self.patient.features(rows)
+        if self.how.heads_first:
+            self.teach(rows, features.detach(), self.how.head_steps)
+            self.loss(rows, features).backward()  # type: ignore[no-untyped-call]
+            optimisers["net"].step()
+            return
+        self.gradients(rows, features)
+        optimisers["net"].step()
+        optimisers["heads"].step()
+        self.teach(rows, features.detach(), self.how.head_steps - 1)
+
+    def gradients(self, rows: Tensor, features: Tensor) -> None:
+        """Leave the gradients of alpha CE(y) + gamma I on the network and those of CE(v) on the heads, and nothing else on either.
+
+        The order is the paper's: CE(v) reads detached features, so that the network never sees it; the information's gradient on the
+        heads is dropped before theirs is computed, so that they learn to answer and nothing else.
+        """
+        optimisers = self.learning.optimisers
+        private = self.private(rows, features.detach())
+        optimisers["net"].zero_grad()
+        self.loss(rows, features).backward()  # type: ignore[no-untyped-call]
+        optimisers["heads"].zero_grad()
+        if private.requires_grad:
+            private.backward()  # type: ignore[no-untyped-call]
+
+    def loss(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Return alpha CE(y) + gamma I, which the network minimises."""
+        logits = self.patient.logits(features)
+        task = functional.cross_entropy(logits, self.patient.labels[rows])
+        if self.how.taught:
+            task = (1 - self.how.taught) * task + self.how.taught * functional.cross_entropy(logits, self.answers[rows])
+        return self.how.alpha * task + self.how.gamma * self.information(rows, features)
+
+    def private(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Return sum_h CE(v) over the rows that have a value; 0 where none has."""
+        known = self.values_of[rows] >= 0
+        weights, answers = self.weights[rows][known], self.values_of[rows][known]
+        if not len(answers):
+            return features.new_zeros(())
+        losses = [functional.cross_entropy(head(features[known]), answers, reduction="none") for head in self.heads]
+        return torch.stack([(weights * loss).mean() for loss in losses]).sum()
+
+    def information(self, rows: Tensor, features: Tensor) -> Tensor:
+        """Return the most that a head answers about the attribute, over the rows that have a value; 0 where none has."""
+        known = self.values_of[rows] >= 0
+        if not bool(known.any()):
+            return features.new_zeros(())
+        weights = self.weights[rows][known] if self.how.balanced else None
+        return torch.stack([answered(head(features[known]), self.values_of[rows][known], weights) for head in self.heads]).max()
+
+    def teach(self, rows: Tensor, features: Tensor, steps: int) -> None:
+        """Take steps of the heads alone: the first on these features, the others, where activations are cached, on other rows.
+
+        Through a whole network the same features serve again: another forward pass would cost as much as a step, and move the
+        statistics of batch normalisation once more.
+        """
+        optimiser = self.learning.optimisers["heads"]
+        for number in range(steps):
+            if number and self.patient.scope == "bottleneck":
+                drawn = torch.randint(0, len(self.known), (len(rows),), generator=self.learning.generator)
+                with torch.no_grad():
+                    rows, features = self.known[drawn], self.patient.features(self.known[drawn])
+            loss = self.private(rows, features)
+            optimiser.zero_grad()
+            if loss.requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+
+    def rate_at(self, fraction: float) -> float:
+        """Return the network's learning rate at a fraction of all steps."""
+        if self.how.schedule == "plateau":
+            return self.learning.numbers["rate"]
+        if self.how.schedule == "cosine":
+            return self.how.rate * (FLOOR + (1 - FLOOR) * (1 + cos(pi * fraction)) / 2)
+        return float(self.how.rate * DROP ** ((fraction >= 0.5) + (fraction >= 0.75)))
+
+    def after(self, done: int) -> bool:
+        """Begin a head anew where it is its turn; lower the rate where the task stands still. True = the rate is at its end."""
+        if self.how.anew and done % self.how.anew == 0 and done < self.how.epochs - 1:
+            turn = (done // self.how.anew - 1) % len(self.heads)
+            begin_anew(self.heads[turn], self.learning.optimisers["heads"], self.learning.generator)
+        return self.how.schedule == "plateau" and self._plateau()
+
+    @torch.no_grad()
+    def _plateau(self) -> bool:
+        modes = [(module, module.training) for module in self.patient.net.modules()]
+        self.patient.net.eval()
+        parts = [self.patient.logits(self.patient.features(some)) for some in torch.split(self.held, 1024)]
+        for module, training in modes:
+            module.training = training
+        loss = float(functional.cross_entropy(torch.cat(parts), self.patient.labels[self.held]))
+        memory = self.learning.numbers
+        memory["waited"] = 0.0 if loss < memory["best"] else memory["waited"] + 1
+        memory["best"] = min(loss, memory["best"])
+        if memory["waited"] > self.how.patience:
+            memory["rate"], memory["waited"] = memory["rate"] * DROP, 0.0
+        return memory["rate"] < LEAST_RATE * (1 - 1e-9)
+
+
+def answers_of(net: Network, inputs: Tensor) -> Tensor:
+    """Return the softmax of the network's logits, `[n, C]`."""
+    return activations(net, inputs)[1].softmax(dim=1).clone()
+
+
+def optimiser_of(how: Irene, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    """Return the optimiser that both sides use."""
+    if how.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=how.weight_decay)
+    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=how.weight_decay)

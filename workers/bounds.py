@@ -1,0 +1,52 @@
+"""What stands beside the probes: between which two numbers the leakage lies, and for whom; and how differently groups are treated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.audit import interval
+from models.audit.fairness import fairness
+from models.audit.interval import Interval
+from models.audit.probe import Held, Probed
+from models.erase.quantized import theta_of
+from models.erase.scope import bottleneck_values
+from models.nets import Network
+from workers.attributed import Material
+from workers.judging import SEED
+from workers.refitting import Refitted, answers_of
+
+
+def interval_of(net: Network, rows: Material, found: Probed, *, classes: int) -> Interval:
+    """Between which two numbers of nats what is served says of the attribute lies, on the rows that decide.
+
+    The upper end holds for whoever sees served outputs, one draw an input; whoever holds the weights computes without the draw.
+    """
+    known, values, adapter = rows.decides.known, len(rows.values), net.architecture.adapter
+    kinds = [link.kind for link in adapter.parts] if adapter is not None else []
+    labels, inputs = known.samples.labels, known.samples.inputs
+    if "quantized" in kinds:
+        return interval.quantised(theta_of(net, inputs), known.values, labels, found, values=values, classes=classes)
+    if adapter is not None and "noise" in kinds:
+        place = kinds.index("noise")
+        before = Held(bottleneck_values(net, inputs, links=place), known.values, labels)
+        return interval.noisy(before, found, sigma=adapter.parts[place].sigma, values=values, classes=classes, seed=SEED)
+    return interval.trivial(found)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The largest differences between groups, over the labels taken as the favourable answer in turn; None where too few rows show any."""
+
+    equalised_odds: float | None
+    demographic_parity: float | None
+
+
+def gaps_of(model: Refitted, rows: Material, *, classes: int) -> Gaps:
+    """Compare how a whole model answers the groups of the attribute, on the rows that decide."""
+    known = rows.decides.known
+    answers = answers_of(model, known.samples)
+    labels = (1,) if classes == 2 else tuple(range(classes))
+    each = [fairness(answers, known.samples.labels, known.values, values=len(rows.values), favourable=label) for label in labels]
+    odds = [one.equalised_odds_difference for one in each if one.equalised_odds_difference is not None]
+    parity = [one.demographic_parity_difference for one in each if one.demographic_parity_difference is not None]
+    return Gaps(max(odds, default=None), max(parity, default=None))

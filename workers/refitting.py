@@ -1,0 +1,101 @@
+"""A network that was changed becomes a core again, with user weights fitted on top: what a point reached, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from models.audit.utility import Accuracy, accuracy
+from models.data import Samples
+from models.linear.core import Core, core_statistics, encode, fit_core, logits_of_rows
+from models.linear.solve import solve
+from models.linear.statistics import Statistics
+from models.nets import Architecture, Network
+from models.progress import Progress
+from workers.artifacts import rows_with_role, samples_of
+from workers.encoding import Sums
+from workers.recipe import named_failures, training_of
+
+Blocks = Callable[[], Iterable[tuple[int, pa.Table]]]
+"""Gives the data set's blocks, as often as it is called: user rows need not all fit into memory."""
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """A core and user weights on top of it."""
+
+    core: Core
+    statistics: Statistics
+    weights: Tensor
+    """`[d, C]` float64."""
+
+
+def core_on(spec: Mapping[str, Any], network: Network, samples: Samples, *, progress: Progress) -> Core:
+    """Fit scale and linear part of a given network, as for any core, on core rows alone.
+
+    Raises:
+        Failure: the network does not fit the data.
+    """
+    with named_failures():
+        return fit_core(
+            network.architecture,
+            samples,
+            training_of(spec, network.architecture, len(samples)),
+            target=spec["target"],
+            ridge=spec["ridge"],
+            expected_rows=spec["expected_rows"] or len(samples),
+            weights=dict(network.state_dict()),
+            progress=progress,
+        )
+
+
+def refitted(core: Core, samples: Samples, blocks: Blocks, classes: list[Any], *, progress: Callable[[float], None]) -> Refitted:
+    """Fit user weights on a core, from the same integers that a published version is fitted from.
+
+    Args:
+        samples: the core rows.
+    """
+    sums, shape = Sums(core_statistics(core, samples.inputs)), core.architecture.input_shape
+    for number, block in blocks():
+        rows = rows_with_role([block], "user")
+        if len(rows):
+            users = samples_of(rows, shape, classes)
+            sums.take(encode(core, users.inputs, users.labels))
+        progress(number)
+    statistics = sums.total()
+    weights = solve(statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
+    return Refitted(core, statistics, weights)
+
+
+def answers_of(model: Refitted, rows: Samples) -> Tensor:
+    """What the whole model answers, `[n]` int64, from the same integers that a version's accuracy is counted from."""
+    read = encode(model.core, rows.inputs, rows.labels)
+    return logits_of_rows(model.core, model.weights, read, rows.labels).argmax(dim=1)
+
+
+def right_of(model: Refitted, rows: Samples) -> Tensor:
+    """Which rows the whole model names rightly, `[n]` booleans."""
+    return answers_of(model, rows) == rows.labels
+
+
+def counted(right: Tensor) -> Accuracy | None:
+    """The same as a count; None below 20 rows."""
+    logits = torch.stack([~right, right], dim=1).float()
+    return accuracy(logits, torch.ones(len(right), dtype=torch.int64))
+
+
+def plain(architecture: Architecture) -> dict[str, Any]:
+    """A network's form as JSON values, as model.json writes it."""
+    written = {
+        "name": architecture.name,
+        "activation": architecture.activation,
+        "bottleneck": architecture.bottleneck,
+        "taps": list(architecture.taps) if architecture.taps else None,
+        "hidden": list(architecture.hidden) if architecture.hidden else None,
+    }
+    return written | ({"adapter": architecture.adapter.form()} if architecture.adapter else {})
