@@ -18,6 +18,8 @@ from models.train import threads
 
 PHASE = "train decoder"
 LARGEST_GRADIENT = 5.0  # the norm to which a longer gradient is cut
+MEMORY = 0.98
+"""How much of the mean stays at a step: it is over about the last fifty."""
 LOOKS = 8
 """How often the held-out images are looked at: the weights that did best there are kept."""
 HELD_OUT = 8
@@ -223,6 +225,8 @@ def _train(
     net.train()
     optimiser = torch.optim.Adam(net.parameters(), lr=how.rate, betas=(0.95, 0.999))
     best, state = float("inf"), copy.deepcopy(net.state_dict())
+    mean = copy.deepcopy(net)  # a running mean of the weights: sharp bumps make single steps jump
+    averaged = replace(decoder, net=mean)
     dimensions, look = prod(images.shape[1:]), max(1, how.steps // LOOKS)
     waiting = torch.zeros(0, dtype=torch.int64)
     for step in range(how.steps):
@@ -237,13 +241,17 @@ def _train(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), LARGEST_GRADIENT)
         optimiser.step()
+        with torch.no_grad():
+            share = max(1 - MEMORY, 1 / (step + 1))
+            for slow, fast in zip(mean.parameters(), net.parameters(), strict=True):
+                slow.lerp_(fast, share)
         progress(PHASE, (step + 1) / how.steps)
         if (step + 1) % look == 0 or step + 1 == how.steps:
             if not float(loss.detach()) < float("inf"):
                 raise ValueError("the decoder diverged: its loss is not finite; try a smaller rate")
-            found = nll(decoder, images[judged], None if h is None else h[judged]).bits
+            found = nll(averaged, images[judged], None if h is None else h[judged]).bits
             if found < best:
-                best, state = found, copy.deepcopy(net.state_dict())
+                best, state = found, copy.deepcopy(mean.state_dict())
     net.load_state_dict(state)
     return best
 

@@ -18,10 +18,25 @@ from models.progress import Stopped
 QUICK = Decoding(steps=120, filters=8, components=4, batch=16)
 
 
-def images_of_bits(bits: Tensor) -> Tensor:
-    """`[n, 4]` zeros and ones as the four quarters of 4x4 images."""
-    values = (60 + 130 * bits).to(torch.uint8).reshape(-1, 1, 2, 2)
-    return values.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+QUICK_BITS = Decoding(steps=400, filters=8, components=4, batch=64)
+
+
+def noisy_bits(count: int) -> tuple[Tensor, Tensor]:
+    """2x2 images, each pixel one of two values by a fair bit, with logistic noise that no bit hides in; and the bits `[n, 4]`."""
+    generator = torch.Generator().manual_seed(3)
+    bits = torch.randint(0, 2, (count, 4), generator=generator)
+    uniform = torch.rand(count, 4, generator=generator).clamp(1e-4, 1 - 1e-4)
+    noise = 3 * torch.log(uniform / (1 - uniform))
+    return (75 + 100 * bits + noise).round().clamp(0, 255).to(torch.uint8).reshape(-1, 1, 2, 2), bits
+
+
+def revealed(k: int, how: Decoding) -> float:
+    """Nats an image that knowing the first k bits saves."""
+    images, bits = noisy_bits(4000)
+    h = bits[:, :k].float()
+    nothing = decoder.nll(decoder.fit(images[:3000], None, how), images[3000:], None)
+    given = decoder.nll(decoder.fit(images[:3000], h[:3000], how), images[3000:], h[3000:])
+    return decoder.gain(nothing, given).value * 4
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -174,17 +189,15 @@ def test_trained_in_full_a_constant_gains_at_most_a_fiftieth_of_a_bit() -> None:
     assert nothing.bits - constant.bits <= 0.02
 
 
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("k", [2])
 def test_k_revealed_bits_are_found_to_be_k_bits(k: int) -> None:
-    bits = torch.randint(0, 2, (900, 4), generator=torch.Generator().manual_seed(3))
-    images, h = images_of_bits(bits), bits[:, :k].float()
-    how = replace(QUICK, steps=400)
+    assert revealed(k, QUICK_BITS) == pytest.approx(k * log(2), rel=0.03)
 
-    nothing = decoder.nll(decoder.fit(images[:600], None, how), images[600:], None)
-    given = decoder.nll(decoder.fit(images[:600], h[:600], how), images[600:], h[600:])
 
-    found = decoder.gain(nothing, given)
-    assert found.value * 16 == pytest.approx(k * log(2), rel=0.03)
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_trained_longer_any_number_of_revealed_bits_is_found(k: int) -> None:
+    assert revealed(k, replace(QUICK_BITS, steps=1200)) == pytest.approx(k * log(2), rel=0.03)
 
 
 @pytest.mark.slow
@@ -238,14 +251,14 @@ def test_training_does_not_disturb_the_global_random_state_and_can_be_stopped() 
 
 
 def test_samples_given_the_features_look_like_the_image_that_had_them() -> None:
-    bits = torch.randint(0, 2, (400, 4), generator=torch.Generator().manual_seed(3))
-    images, h = images_of_bits(bits), bits.float()
-    fitted = decoder.fit(images[:300], h[:300], replace(QUICK, steps=200))
+    images, bits = noisy_bits(1100)
+    fitted = decoder.fit(images[:1000], bits[:1000].float(), replace(QUICK_BITS, steps=150))
 
-    drawn, again = (decoder.sample(fitted, h[300:320], seed=5) for _ in range(2))
+    drawn, again = (decoder.sample(fitted, bits[1000:].float(), seed=5) for _ in range(2))
 
-    assert drawn.dtype == torch.uint8 and drawn.shape == (20, 1, 4, 4)
-    assert float((drawn.float() - images[300:320]).abs().mean()) < 4
+    near = (drawn.float() - images[1000:].float()).abs() < 30
+    assert drawn.dtype == torch.uint8 and drawn.shape == (100, 1, 2, 2)
+    assert float(near.float().mean()) > 0.95
     assert torch.equal(drawn, again)
 
 
