@@ -81,10 +81,24 @@ class Measured:
     reference: float | None = None
     """The same metric on the model that it is compared with, such as the refitted one."""
 
+    limit: float | None = None
+    """The one-sided 95 % limit of `value` that is compared with the threshold; None where `value` itself is."""
+
+    null: tuple[float, float] | None = None
+    """The metric on retrained models: their mean, and what one of them in 100 exceeds. A scorer's own bias is not leakage."""
+
+    void: bool = False
+    """Whether a planted leak went unseen, so that nothing can be concluded. Such an answer never passes."""
+
+    note: str = ""
+    """What the number means here, in a sentence for a reader who knows no statistics."""
+
     def __post_init__(self) -> None:
         if (self.threshold is None) != (self.passed is None):
             raise ValueError("an audit's answer and its threshold come together")
         if self.passed and (self.power is None or self.power.caught == 0):
             raise ValueError("an audit that has caught no planted leak cannot pass anything")
+        if self.passed and self.void:
+            raise ValueError("a void audit cannot pass anything")
         if self.n <= 0:
             raise ValueError("a measured value rests on at least one sample")

@@ -1,0 +1,188 @@
+"""The one place where an audit's answer becomes a measured value, with its interval, limit, null, power and a plain sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from models.audit.differencing import Differencing
+from models.audit.distance import Relearning, Split, Weights
+from models.audit.fairness import Fairness
+from models.audit.interval import Interval
+from models.audit.membership import Attack, Rate, Verdict
+from models.audit.planted import OwnHead, Planted
+from models.audit.probe import Probe, Probed
+from models.guarantee import Measured
+
+PROBE, HEAD, INTERVAL, FAIRNESS = "probe", "own head", "interval", "fairness"
+MEMBERSHIP, DISTANCE, RELEARN, DIFFERENCING = "membership", "distance", "relearn", "differencing"
+
+SERVED, BOTH = "served outputs", "both versions' outputs"
+
+
+def of_probe(found: Probed, planted: Planted, *, budget: float, access: str = SERVED, before: Probed | None = None) -> list[Measured]:
+    """State what fresh probes found: the largest V-information, which decides, then each probe's figures, which do not.
+
+    Args:
+        budget: the most that may be left, in nats. Passed = the upper limit over all probes is at most this, and no leak went unseen.
+        before: the same probes on the version before.
+    """
+    best = found.best
+    passed = found.upper <= budget and not planted.void
+    left_out = f" {len(found.left_out)} groups have too few rows and are not judged." if found.left_out else ""
+    note = f"The best of {len(found.probes)} fresh readers finds {best.v_information:.4f} of {found.entropy:.4f} nats.{left_out}"
+    leakage = Measured(
+        audit=PROBE,
+        access=access,
+        metric="largest V-information, nats",
+        value=best.v_information,
+        ci95=best.ci95,
+        n=found.n,
+        threshold=budget,
+        passed=passed,
+        power=planted.power,
+        reference=before.leakage if before is not None else None,
+        limit=found.upper,
+        void=planted.void,
+        note=note,
+    )
+    return [leakage, *(measured for probe in found.probes for measured in _of_reader(probe, found.n, access))]
+
+
+def _of_reader(probe: Probe, n: int, access: str) -> Iterator[Measured]:
+    name = probe.name
+    yield _shown(PROBE, access, f"{name}: V-information, nats", probe.v_information, n, ci95=probe.ci95, limit=probe.upper95)
+    always = "The reference is what always naming the commonest value gets right."
+    yield _shown(PROBE, access, f"{name}: balanced accuracy", probe.balanced_accuracy, n, reference=probe.majority, note=always)
+    if probe.conditional is not None:
+        yield _shown(PROBE, access, f"{name}: information beside the label, nats", probe.conditional, n, ci95=probe.conditional_ci95)
+
+
+def of_own_head(head: OwnHead, n: int) -> Measured:
+    """State what a method's own head says; it never decides."""
+    note = "Below chance: the head answers wrongly what can be read; fresh probes decide." if head.alarm else "It never decides."
+    metric = "balanced accuracy of the method's own head"
+    return _shown(HEAD, "weights", metric, head.balanced_accuracy, n, ci95=head.ci95, reference=head.chance, note=note)
+
+
+def of_interval(found: Interval, n: int) -> list[Measured]:
+    """State both ends of a leakage interval, and the estimate between them where there is one."""
+    note = f"Upper end by {found.by}. Whoever holds the weights is bound only by H(v) = {found.entropy:.4f} nats."
+    ends = (("lower end, nats", found.lower), ("upper end, nats", found.upper))
+    stated = [_shown(INTERVAL, found.access, name, end, n, note=note) for name, end in ends]
+    if found.measured is not None:
+        metric, note = "information by Monte Carlo, nats", "An estimate for the audit rows; no bound."
+        stated.append(_shown(INTERVAL, found.access, metric, found.measured, n, ci95=found.measured_ci95, note=note))
+    return stated
+
+
+def of_fairness(found: Fairness, n: int) -> list[Measured]:
+    """State the differences between groups that can be shown."""
+    differences = (
+        ("demographic parity difference", found.demographic_parity_difference),
+        ("equalised odds difference", found.equalised_odds_difference),
+    )
+    note = f"{found.withheld} cells of fewer than 20 rows, or that would follow from others, are withheld."
+    return [_shown(FAIRNESS, "outputs", name, value, n, note=note) for name, value in differences if value is not None]
+
+
+def of_membership(found: Attack, answer: Verdict, *, before: Attack | None = None, access: str = "outputs") -> list[Measured]:
+    """State how far the attack on the forgotten samples got, beside retrained models and the version before."""
+    shared = {"audit": MEMBERSHIP, "access": access, "n": found.targets, "power": answer.power, "void": answer.void}
+    told = Measured(
+        **shared,  # type: ignore[arg-type]
+        metric="AUC of telling forgotten from unseen",
+        value=found.auc,
+        ci95=found.auc_ci95,
+        threshold=found.auc_limit,
+        passed=found.auc <= found.auc_limit and not answer.void,
+        null=(found.auc_null, found.auc_limit),
+        reference=before.auc if before is not None else None,
+        note=f"1/2 is guessing. Verdict: {answer.because}.",
+    )
+    apart = Measured(
+        **shared,  # type: ignore[arg-type]
+        metric="mean squared distance of the forgotten samples' scores from retraining, in its deviations",
+        value=found.distance,
+        ci95=None,
+        threshold=found.distance_limit,
+        passed=found.distance <= found.distance_limit and not answer.void,
+        null=(found.distance_null, found.distance_limit),
+        reference=before.distance if before is not None else None,
+        note="Catches what the attack cannot: versions that differ from retraining in any other way.",
+    )
+    return [told, apart, *_rates(MEMBERSHIP, access, found.rates, found.targets)]
+
+
+def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator[Measured]:
+    for rate in rates:
+        if rate.value is not None:
+            yield _shown(audit, access, f"TPR at FPR {rate.fpr:g}", rate.value, n, ci95=rate.ci95)
+
+
+def of_differencing(found: Differencing) -> list[Measured]:
+    """State what an attacker with both versions learns: a limit of every removal, not a fault of this one."""
+    n = found.forgotten + found.kept
+    note = "Removal has to change what it removes. The version before is withdrawn so that nobody holds both."
+    told = _shown(DIFFERENCING, BOTH, "AUC of telling forgotten from kept", found.auc, n, ci95=found.auc_ci95, note=note)
+    blind = _shown(DIFFERENCING, BOTH, "AUC without labels", found.change_auc, n, ci95=found.change_ci95, note=note)
+    return [told, blind, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
+
+
+def of_weights(found: Weights, n: int) -> Measured:
+    """State how far the released weights are from the retrained ones.
+
+    Args:
+        n: samples that were forgotten.
+    """
+    metric, note = "distance to the retrained weights, of the distance before", "0 means retrained; 1 means that nothing was done."
+    return _shown(DISTANCE, "weights", metric, found.share, n, reference=1.0, note=note)
+
+
+def of_split(name: str, found: Split) -> list[Measured]:
+    """State errors, answers and calibration on one group of rows.
+
+    Args:
+        name: forgotten, kept or test.
+    """
+    stated = []
+    for version, cell in (("before", found.before), ("after", found.after), ("retrained", found.retrained)):
+        if cell is not None:
+            low, high = cell.ci95
+            stated.append(_shown(DISTANCE, "outputs", f"error on {name}, {version}", 1 - cell.value, cell.n, ci95=(1 - high, 1 - low)))
+    after, before = found.distance_after, found.distance_before
+    if after is not None and before is not None:
+        note = "The reference is the version before."
+        for metric, now, then in (("L1 of answers", after.l1, before.l1), ("KL, nats,", after.kl, before.kl)):
+            stated.append(
+                _shown(DISTANCE, "outputs", f"{metric} to the retrained model on {name}", now, after.n, reference=then, note=note)
+            )
+    if found.calibration is not None and found.after is not None:
+        stated.append(_shown(DISTANCE, "outputs", f"calibration error on {name}, after", found.calibration, found.after.n))
+    return stated
+
+
+def of_relearning(found: Relearning, n: int) -> Measured | None:
+    """State in how many steps the forgotten rows are learnt again, beside the retrained model; None where either did not get there."""
+    if found.after is None or found.retrained is None:
+        return None
+    metric, note = (
+        "steps until the forgotten rows' loss is back",
+        "Fewer steps than the retrained model needs mean that something was left.",
+    )
+    return _shown(RELEARN, "weights", metric, float(found.after), n, reference=float(found.retrained), note=note)
+
+
+def _shown(
+    audit: str,
+    access: str,
+    metric: str,
+    value: float,
+    n: int,
+    *,
+    ci95: tuple[float, float] | None = None,
+    reference: float | None = None,
+    limit: float | None = None,
+    note: str = "",
+) -> Measured:
+    """State a number that is only reported: without a threshold it decides nothing."""
+    return Measured(audit=audit, access=access, metric=metric, value=value, ci95=ci95, n=n, reference=reference, limit=limit, note=note)

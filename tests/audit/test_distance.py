@@ -1,0 +1,188 @@
+"""Distances to the retrained version, relearning, and the attacker who holds both versions; and what findings say of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from models.audit.differencing import differencing
+from models.audit.distance import outputs, relearn, split, squared_loss, weights
+from models.audit.fairness import fairness
+from models.audit.findings import (
+    of_differencing,
+    of_fairness,
+    of_interval,
+    of_membership,
+    of_own_head,
+    of_probe,
+    of_relearning,
+    of_split,
+    of_weights,
+)
+from models.audit.interval import trivial
+from models.audit.membership import attack, verdict
+from models.audit.planted import Leak, OwnHead, Planted
+from models.audit.probe import Held, Probed, probe
+from models.linear.core import logits_of_rows
+from tests.audit.removals import FAKES, World, digit_world, fine_tuned, retrained, untouched, wrong_sign
+
+
+@pytest.fixture(scope="module")
+def digit() -> World:
+    return digit_world(0)
+
+
+def test_the_share_of_the_way_that_is_left_tells_removals_apart(digit: World) -> None:
+    before, honest = untouched(digit), retrained(digit)
+
+    assert weights(before, honest, honest).share == 0.0
+    assert weights(before, before, honest).share == 1.0
+    assert weights(before, wrong_sign(digit), honest).share == pytest.approx(2.0)
+    assert 0.3 < weights(before, fine_tuned(digit), honest).share < 1.0
+    assert weights(honest, honest, honest).share == 0.0
+
+
+def test_answers_are_compared_by_their_distributions() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(50, 4, generator=g, dtype=torch.float64), torch.randn(50, 4, generator=g, dtype=torch.float64)
+
+    found, same = outputs(a, b), outputs(b + 3.0, b)
+
+    p, q = torch.softmax(b, 1).numpy(), torch.softmax(a, 1).numpy()
+    assert found is not None and same is not None
+    assert found.l1 == pytest.approx(np.abs(p - q).sum(axis=1).mean()) and found.kl == pytest.approx((p * np.log(p / q)).sum(axis=1).mean())
+    assert same.l1 == pytest.approx(0, abs=1e-12) and same.kl == pytest.approx(0, abs=1e-12)  # a constant changes no answer
+    assert outputs(a[:19], b[:19]) is None
+
+
+def test_forgotten_rows_are_wrong_after_as_they_are_retrained_and_not_before(digit: World) -> None:
+    logits = {name: logits_of_rows(digit.core, w, digit.targets.rows, digit.targets.labels)
+              for name, w in (("before", untouched(digit)), ("after", retrained(digit)), ("retrained", retrained(digit)))}  # fmt: skip
+
+    found = split(digit.targets.labels, **logits)
+
+    assert found.before is not None and found.after is not None and found.retrained is not None
+    assert found.before.value > found.after.value and found.after == found.retrained
+    assert found.distance_after is not None and found.distance_after.l1 == 0.0
+    assert found.distance_before is not None and found.distance_before.l1 > 0.3
+    assert any(m.metric == "error on forgotten, before" and m.n == 40 for m in of_split("forgotten", found))
+
+
+def test_what_was_kept_is_learnt_again_sooner_than_what_was_forgotten(digit: World) -> None:
+    loss, rate = squared_loss(digit.core, digit.targets.rows)
+    before, honest = untouched(digit), retrained(digit)
+
+    fair = relearn({"after": honest, "retrained": honest}, before, loss, rate=rate)
+    faked = relearn({"after": fine_tuned(digit), "retrained": honest}, before, loss, rate=rate)
+    nothing = relearn({"after": before, "retrained": honest}, before, loss, rate=rate)
+
+    assert fair.after == fair.retrained is not None and fair.after > 1
+    assert faked.after is not None and faked.retrained is not None and 0 < faked.after < faked.retrained
+    assert nothing.after == 0
+    assert relearn({"after": honest, "retrained": honest}, before, loss, rate=rate, most=0).after is None
+    assert of_relearning(fair, 40) is not None
+
+
+def test_a_hundred_times_the_rate_of_relearning_is_the_largest_at_which_the_loss_never_rises(digit: World) -> None:
+    loss, rate = squared_loss(digit.core, digit.targets.rows)
+    at = retrained(digit)
+
+    losses = []
+    for _ in range(20):
+        value, gradient = loss(at)
+        losses.append(value)
+        at = at - 100 * rate * gradient
+
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+    direction = torch.randn(at.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    numeric = (loss(at + 1e-6 * direction)[0] - loss(at - 1e-6 * direction)[0]) / 2e-6
+    assert float((loss(at)[1] * direction).sum()) == pytest.approx(numeric, rel=1e-6)
+
+
+def test_whoever_holds_both_versions_tells_the_forgotten_from_the_kept(digit: World) -> None:
+    rows = torch.cat([digit.targets.rows.features, digit.rows.features])
+    labels = torch.cat([digit.targets.labels, torch.zeros(len(digit.rows), dtype=torch.int64)])
+    forgotten = torch.arange(len(labels)) < len(digit.targets.labels)
+    features = digit.core.feature_scale * rows.double()
+    before, after = (features @ w for w in (untouched(digit), retrained(digit)))
+    noisy = after + 20.0 * torch.randn(after.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    found, hidden = differencing(before, after, labels, forgotten), differencing(before, noisy, labels, forgotten)
+    none = differencing(before, before, labels, forgotten)
+
+    assert found.auc > 0.95 and found.change_auc > 0.7
+    assert 0.3 < hidden.auc < 0.7 < found.auc  # noise in the released weights is what withstands it
+    assert none.auc == 0.5 and none.auc_ci95 == (0.5, 0.5)
+    assert found.auc_ci95[0] < found.auc <= found.auc_ci95[1]
+    assert all(rate.value is None for rate in found.rates)  # 660 kept rows
+    with pytest.raises(ValueError, match="rows of both"):
+        differencing(before, after, labels, torch.zeros_like(forgotten))
+
+
+def test_the_interval_of_an_area_covers_it_and_is_that_of_scikit_learn_s_area() -> None:
+    covered = 0
+    for seed in range(200):
+        g = np.random.default_rng(seed)
+        forgotten = torch.arange(140) < 40
+        logits = torch.from_numpy(g.standard_normal((140, 1)) + 1.0 * forgotten.numpy()[:, None])
+        before = torch.cat([logits, torch.zeros(140, 1)], dim=1)
+        found = differencing(before, torch.zeros(140, 2), torch.zeros(140, dtype=torch.int64), forgotten)
+        assert found.auc == pytest.approx(roc_auc_score(forgotten.numpy(), logits.numpy().ravel()))
+        covered += found.auc_ci95[0] <= 0.7602 <= found.auc_ci95[1]  # Phi(1 / sqrt(2))
+
+    assert 180 <= covered <= 199
+
+
+def probed(shift: float) -> Probed:
+    g = torch.Generator().manual_seed(0)
+    v, y = torch.randint(0, 2, (800,), generator=g), torch.randint(0, 2, (800,), generator=g)
+    x = torch.randn(800, 3, generator=g) + shift * v[:, None]
+    half = torch.arange(800) < 400
+    rows = Held(x, v, y)
+    return probe(rows.select(half), rows.select(~half), values=2, classes=2, seed=0, resamples=100, readers=("linear",))
+
+
+def test_a_leak_fails_a_clean_bottleneck_passes_and_an_audit_without_power_passes_nothing() -> None:
+    strong, blind = Planted((Leak("a", 0.5, True),)), Planted((Leak("a", 0.5, True), Leak("b", 0.0, False)))
+
+    leaky, clean = probed(1.0), probed(0.0)
+
+    assert of_probe(leaky, strong, budget=0.05)[0].passed is False
+    passes = of_probe(clean, strong, budget=0.05, before=leaky)[0]
+    assert passes.passed is True and passes.limit == clean.upper and passes.reference == leaky.leakage and passes.ci95 is not None
+    void = of_probe(clean, blind, budget=0.05)[0]
+    assert void.void and void.passed is False
+    assert [m.passed for m in of_probe(clean, strong, budget=0.05)[1:]] == [None, None, None]
+
+
+def test_each_audit_s_answer_becomes_measured_values_with_their_null(digit: World) -> None:
+    played = digit.play(0, groups=32)
+    canaries = attack(played.planted, played.canaries, seed=0, resamples=20)
+
+    for name, removal in {"retrained": retrained, **FAKES}.items():
+        found = attack(digit.targets.scores(digit.core, removal(digit)), played.targets, seed=0, resamples=20)
+        answer = verdict(found, canaries)
+        told, apart, *rates = of_membership(found, answer)
+        assert (told.passed and apart.passed) == answer.passed == (name == "retrained")
+        assert told.null == (found.auc_null, found.auc_limit) and told.power == answer.power
+        assert len(rates) == 2
+
+    blind = verdict(found, attack(played.canaries.unseen[0], played.canaries, seed=0, resamples=20))
+    assert [m.passed for m in of_membership(found, blind)[:2]] == [False, False]
+
+
+def test_reported_numbers_decide_nothing(digit: World) -> None:
+    labels = torch.arange(200) % 2
+    measured = [
+        of_own_head(OwnHead(0.3, (0.2, 0.4), 0.5, -0.4, True), 100),
+        *of_interval(trivial(probed(0.5)), 400),
+        *of_fairness(fairness(labels, labels, labels, values=2, favourable=1), 200),
+        of_weights(weights(untouched(digit), retrained(digit), retrained(digit)), 40),
+        *of_differencing(differencing(torch.eye(2)[labels], torch.zeros(200, 2), labels, labels == 1)),
+    ]
+
+    assert len(measured) >= 7
+    assert all(m.passed is None and m.threshold is None for m in measured)
+    assert "Below chance" in measured[0].note
