@@ -17,6 +17,7 @@ import httpx
 from expunge import follow
 from expunge.download import download
 from expunge.follow import Event
+from expunge.unpacking import unpack
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL_REQUEST = frozenset({"fulfilled", "partial", "refused", "cancelled", "failed"})
@@ -178,6 +179,23 @@ class Client:
         while (request := self.request(request_id))["state"] not in FINAL_REQUEST and time.monotonic() < deadline:
             time.sleep(0.05)
         return request
+
+    # Audits
+
+    def audit(self, model: str, version: str | int = "@latest-certified", *, audits: Iterable[str], attribute: str | None = None,
+              counts: Mapping[str, int] | None = None, idempotency_key: str | None = None) -> Json:
+        """Ask for an audit of a version. Answers at once with the job, which ends with a signed statement.
+
+        Args:
+            audits: `utility`, `distance`, `membership`, `probes` (give `attribute`), `decoder`.
+            counts: `shadow_groups`, `targets`, `decoder_steps`, `pictures`.
+        """
+        body = {"audits": list(audits), "attribute": attribute, "counts": dict(counts or {})}
+        return self._send("POST", f"/models/{_part(model)}/versions/{_part(str(version))}/audit", json=body, key=idempotency_key)
+
+    def evidence(self, job_id: str, out: Path | str) -> Path:
+        """Unpack the evidence of a job, its signed statement included, into a new directory."""
+        return unpack(self.fetch(f"/jobs/{_part(job_id)}/evidence"), Path(out))
 
     # Versions
 

@@ -56,10 +56,10 @@ def submit(
     now: datetime,
     queue: Queue = "cpu",
     due_at: datetime | None = None,
+    task: Mapping[str, Any] | None = None,
 ) -> Job:
-    return _add(
-        session, now, kind=kind, lane=dataset_id, dataset_id=dataset_id, model_id=model_id, method=method, queue=queue, due_at=due_at
-    )
+    own = {"kind": kind, "lane": dataset_id, "dataset_id": dataset_id, "model_id": model_id, "method": method, "queue": queue}
+    return _add(session, now, due_at=due_at, task=dict(task) if task else None, **own)
 
 
 def split(session: Session, held: Claim, tasks: Sequence[Mapping[str, Any]], *, now: datetime) -> None:
@@ -184,6 +184,22 @@ def keep_checkpoint(session: Session, held: Claim, checkpoint: Mapping[str, Any]
     hold(session, held)
     _drop_checkpoint(session, held.job_id, now, still=checkpoint["blobs"].values())
     _move(session, held, checkpoint=dict(checkpoint))
+
+
+def drop_pictures(session: Session, model_id: str) -> list[str]:
+    """Take the pictures of samples out of the evidence of a model's jobs: one of the samples may just have been forgotten.
+
+    Returns the blobs, for the caller to have destroyed.
+    """
+    gone: list[str] = []
+    kept = select(Job.id, Job.evidence).where(Job.model_id == model_id, Job.evidence.is_not(None))
+    for job_id, evidence in session.execute(kept).all():
+        pictures = {name: file["blob"] for name, file in evidence.items() if file.get("picture")}
+        if pictures:
+            left = {name: file for name, file in evidence.items() if name not in pictures}
+            _rows(session, update(Job).where(Job.id == job_id).values(evidence=left or null()))
+            gone += pictures.values()
+    return gone
 
 
 def hold(session: Session, held: Claim) -> None:

@@ -30,7 +30,7 @@ def roles_of(count: int, shares: Shares, draw: np.random.Generator) -> np.ndarra
     return role
 
 
-def coloured_digits(values: int = 2, *, missing: float = 0.0, seed: int = 0, shares: Shares = Shares(), core_has: bool = True) -> pa.Table:  # noqa: B008
+def coloured_digits(values: int = 2, *, missing: float = 0.0, seed: int = 0, shares: Shares = Shares(), core_has: bool = True) -> pa.Table:
     """scikit-learn's digits, 8 x 8 in three channels, before a background whose colour is the attribute; colour and digit are independent.
 
     Args:

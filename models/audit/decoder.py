@@ -206,7 +206,7 @@ def under_trained(bits_by_depth: list[float], *, tolerance: float = 0.02) -> str
     best = bits_by_depth[0]
     for depth, bits in enumerate(bits_by_depth[1:], start=1):
         if bits < best - tolerance:
-            return f"under-trained: layer {depth} seems to tell {best - bits:.3f} bits a dimension more than a layer before it, which cannot be"
+            return f"under-trained: layer {depth} seems to tell {best - bits:.3f} bits a dimension more than one before it, which cannot be"
         best = max(best, bits)
     return None
 

@@ -21,7 +21,7 @@ STEEPEST = 40.0  # exponents are cut here: float32 has no more to say
 
 
 def wanted(channels: int, components: int) -> int:
-    """How many numbers a pixel's mixture takes: a weight, and for each channel a mean, a scale and its dependence on the channels before."""
+    """How many numbers a pixel's mixture takes: a weight, and for each channel a mean, a scale and its pull by the channels before."""
     return components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
 
