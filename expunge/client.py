@@ -121,7 +121,7 @@ class Client:
     def forget(self, model: str, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), label: int | str | None = None,
                where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto",
                guarantee: Mapping[str, float] | None = None, options: Mapping[str, Any] | None = None, reason: str | None = None,
-               reference: str | None = None, idempotency_key: str | None = None) -> Json:
+               reference: str | None = None, audits: Iterable[str] = (), idempotency_key: str | None = None) -> Json:
         """Ask a model to forget samples, or everything. Answers at once with the request and the `job` that carries it out.
 
         Args:

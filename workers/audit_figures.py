@@ -49,7 +49,8 @@ def roc(found: Attack, canaries: Attack, curves: tuple[Curve, Curve]) -> bytes:
     axes.set_xlabel("false-positive rate")
     axes.set_ylabel("true-positive rate (95 % intervals)")
     axes.legend(fontsize=7, frameon=False)
-    return save()
+    drawn: bytes = save()
+    return drawn
 
 
 def roc_csv(found: Attack, canaries: Attack) -> bytes:
@@ -74,7 +75,8 @@ def probes(found: Probed, attribute: str, budget: float) -> bytes:
     axes.set_xticks(range(len(found.probes)), [one.name for one in found.probes])
     axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
     axes.set_title("Dashed: the threshold; dotted: all there is", fontsize=9, loc="left", color=MUTED)
-    return save()
+    drawn: bytes = save()
+    return drawn
 
 
 def probes_csv(found: Probed) -> bytes:

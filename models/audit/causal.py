@@ -110,7 +110,8 @@ class Gated(nn.Module):
             inner = inner + self.beside(both(beside))
         gates = self.second(both(inner))
         value, gate = (gates if h is None else gates + h).chunk(2, dim=1)
-        return x + value * torch.sigmoid(gate)
+        gated: Tensor = x + value * torch.sigmoid(gate)
+        return gated
 
 
 def both(x: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def test_membership_sees_planted_canaries_or_is_void_and_says_so_in_words(live: 
     said = said_by(live, ask(live, "members", ["membership"]))["predicate"]
 
     told = [f for f in said["findings"] if f["power"]]
-    assert told and all(f["null"] for f in told)
+    assert sum(f["null"] is not None for f in told) == 2  # the attack's AUC and its distance; rates stand beside them
     for found in told:
         blind = 2 * found["power"]["caught"] < found["power"]["planted"]
         assert (found["answer"] == "void") or not blind
@@ -138,6 +138,31 @@ def test_a_withdrawn_version_and_impossible_audits_are_refused_with_the_way_out(
     assert answers["version_withdrawn"].status_code == 409 and answers["version_withdrawn"].json()["code"] == "version_withdrawn"
     assert answers["attribute_unknown"].status_code == 422 and answers["attribute_unknown"].json()["code"] == "attribute_unknown"
     assert answers["validation"].status_code == answers["validation "].status_code == 422
+
+
+def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null_after(live: Live, data: Digits) -> None:
+    live.fit("attacked", "digits")
+
+    job = live.job(live.forget("attacked", ids=data.of(role="user")[:30], audits=["membership"]))
+    told = json.loads(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().content)
+    names = {file["name"] for file in live.version("attacked")["evidence"]}
+
+    found = {f["metric"]: f for f in told["findings"]}
+    auc = found["AUC of telling forgotten from unseen"]
+    assert float(auc["reference"]) > float(auc["value"])  # before against after
+    assert float(auc["reference"]) > float(auc["null"]["limit"])
+    assert 2 * auc["power"]["caught"] >= auc["power"]["planted"] and auc["answer"] != "void"
+    assert names >= {"membership-before-roc.svg", "membership-before-roc.csv", "membership-after-roc.csv"}
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digits) -> None:
+    live.fit("few", "digits")
+
+    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership"]))
+
+    assert "withheld" in live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
+    assert live.forget("few", ids=data.of(role="user")[5:9], audits=["membership"], method="retrain").json()["code"] == "audits_unsupported"
 
 
 def test_the_policy_of_audits_is_listed_with_the_digest_that_statements_name(live: Live) -> None:
