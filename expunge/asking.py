@@ -53,6 +53,7 @@ def forget(
     delta: Annotated[float | None, typer.Option(help="With --epsilon.")] = None,
     nats: Annotated[float | None, typer.Option(help="The same as a largest Kullback-Leibler divergence, instead of both.")] = None,
     most_passes: Annotated[int | None, typer.Option(help="Of cg and sgd, over the rows that stay: then the request is refused.")] = None,
+    audit: Annotated[list[str] | None, typer.Option(help="membership: attack before and after, beside the proof of `exact`.")] = None,
     reason: Annotated[str | None, typer.Option(
         help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference; no personal data.")] = None,
@@ -70,7 +71,7 @@ def forget(
     if named == everything:
         raise typer.BadParameter("name what to forget: --id, --ids-file, --subject, --subjects-file, --label or --where; or --everything")
     asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything, "method": method,
-                             "reason": reason, "reference": reference, "idempotency_key": idempotency_key,
+                             "reason": reason, "reference": reference, "audits": audit or (), "idempotency_key": idempotency_key,
                              "guarantee": {k: v for k, v in (("epsilon", epsilon), ("delta", delta), ("nats", nats)) if v is not None},
                              "options": {} if most_passes is None else {"most_passes": most_passes}}
     with Client() as client:

@@ -130,6 +130,7 @@ class Client:
             method: `auto`, `exact`, `retrain` or `zero`; `cg`, `sgd` or `retrain` of a linearised model.
             guarantee: `epsilon` and `delta`, or `nats`: what a linearised model's release must keep to.
             options: `most_passes` of `cg` and `sgd`.
+            audits: `membership`, by `exact`: the attack before and after beside the proof, in the job's evidence.
         """
         if everything:
             asked: Json = {"kind": "everything"}
@@ -138,7 +139,7 @@ class Client:
             if label is not None or where:
                 asked["where"] = {"label": label, "attributes": dict(where or {})}
         body = {"model": model, "forget": asked, "method": method, "guarantee": guarantee or None, "options": options or None,
-                "reason": reason, "reference": reference}
+                "reason": reason, "reference": reference, **({"audits": list(audits)} if audits else {})}
         return self._send("POST", "/forget", json=body, key=idempotency_key)
 
     def requests(self, *, state: str | None = None, model: str | None = None) -> list[Json]:

@@ -149,9 +149,8 @@ def nll(decoder: Decoder, images: Tensor, h: Tensor | None) -> Scored:
         h: as in `fit`.
     """
     with threads(decoder.how.threads), torch.no_grad():
-        parts = [
-            _loss(decoder, images[rows], None if h is None else h[rows]).double().cpu() for rows in torch.split(torch.arange(len(images)), BATCH)
-        ]
+        batches = torch.split(torch.arange(len(images)), BATCH)
+        parts = [_loss(decoder, images[rows], None if h is None else h[rows]).double().cpu() for rows in batches]
     return Scored(torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64), prod(images.shape[1:]))
 
 

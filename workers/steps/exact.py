@@ -74,8 +74,17 @@ def _exact(
     if not any("membership" in request.audits for request in asked):
         return outcome
     report.phase(PHASE)
-    versions = {"before": before.weights, "after": removal.weights, "statistics": removal.statistics, "gone": gone}
-    return outcome | {"evidence": attacked(plan, shelf, before.core, progress=lambda _, done: report.progress("", done), **versions)}
+    evidence = attacked(
+        plan,
+        shelf,
+        before.core,
+        before=before.weights,
+        after=removal.weights,
+        statistics=removal.statistics,
+        gone=gone,
+        progress=lambda _, done: report.progress("", done),
+    )
+    return outcome | {"evidence": evidence}
 
 
 def _zero(

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from expunge import merkle
 from expunge.statement import PROVED_DIGESTS
 from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
-from workers.census import census
 from workers.attacked import PHASE
+from workers.census import census
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
 from workers.steps import erase_again, exact, linearised
