@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from benchmarks import accuracy, caltech, forget, latency, linearised, machine, removals, service, transfer
+from benchmarks import accuracy, attributes, caltech, erase, erase_speed, forget, latency, linearised, machine, removals, service, transfer
 from benchmarks.data import DataMissing
 from benchmarks.outcome import Outcome, progress, save, show
 
 Run = Callable[[argparse.Namespace, Callable[[Outcome], None]], Outcome]
+
+ERASED = (*(task.name for task in attributes.TASKS), erase_speed.NAME)
+"""Tasks of the benchmark of removals."""
 
 BENCHMARKS: dict[str, Run] = {
     forget.NAME: lambda asked, keep: forget.run(full=asked.full),
@@ -19,6 +22,7 @@ BENCHMARKS: dict[str, Run] = {
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
+    erase.NAME: lambda asked, keep: erase.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in ERASED], keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
@@ -30,6 +34,7 @@ MINUTES = {
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
     linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
+    erase.NAME: (erase.MINUTES, 0),
     caltech.NAME: (caltech.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
     service.NAME: (service.MINUTES, 0),
@@ -64,13 +69,13 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
     parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features and the pretrained core too")
-    parser.add_argument("--tasks", type=_names, default=[], help="accuracy tasks to run alone, such as cifar-5k; others' results stay")
-    parser.add_argument("--seeds", type=_seeds, help="seeds of the accuracy tasks, such as 0,2; others' results stay")
+    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase to run alone, others' results stay")
+    parser.add_argument("--seeds", type=_seeds, help="seeds to run, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
-    if unknown := set(asked.tasks) - {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE)}:
-        parser.error(f"no accuracy task is called {', '.join(sorted(unknown))}")
+    if unknown := set(asked.tasks) - {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE)} - set(ERASED):
+        parser.error(f"no task is called {', '.join(sorted(unknown))}")
     return asked
 
 

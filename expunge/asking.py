@@ -10,12 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from expunge import merkle, show
+from expunge import erased, merkle, show
 from expunge.client import Client, Problem
 from expunge.records import AsJson, Wait
 from expunge.verify import verify
 
 requests = typer.Typer(no_args_is_help=True, help="Requests to forget, and what became of them.")
+
+_EXPLAINED = ("guarantee_not_met", "budget_not_met", "audit_without_power")
+"""Refusals whose reason is shown in full."""
 
 _LISTED = 10  # samples named one by one on the screen; --json names all
 
@@ -48,7 +51,14 @@ def forget(
     where: Annotated[list[str] | None, typer.Option(metavar="ATTR=VALUE", help="Samples with this attribute; with --label and further "
                                                     "--where, all must hold. VALUE may be a JSON number or true, false.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="All user samples.")] = False,
-    method: Annotated[str, typer.Option(help="auto, exact, retrain (also core samples; slow), zero; cg or sgd if linearised.")] = "auto",
+    attribute: Annotated[str | None, typer.Option(metavar="NAME", help="An attribute to remove; no row goes.")] = None,
+    method: Annotated[str, typer.Option(help="auto, exact, retrain (also core samples; slow), zero; cg or sgd if linearised; "
+                                        "irene, lnl, quantized or leace for an attribute.")] = "auto",
+    max_accuracy_drop: Annotated[float | None, typer.Option(help="Of an attribute: what it may cost, a fraction. Default .01.")] = None,
+    max_leakage_nats: Annotated[float | None, typer.Option(help="Of an attribute: what probes may still find. Default .05.")] = None,
+    data: Annotated[str | None, typer.Option(help="Of an attribute: core, or all to train on user rows too.")] = None,
+    claim: Annotated[str | None, typer.Option(help="Of an attribute: linear or any, the readers to keep out.")] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of an attribute's method. May be given again.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="With --delta: what a linearised model's release must guarantee.")] = None,
     delta: Annotated[float | None, typer.Option(help="With --epsilon.")] = None,
     nats: Annotated[float | None, typer.Option(help="The same as a largest Kullback-Leibler divergence, instead of both.")] = None,
@@ -60,26 +70,29 @@ def forget(
     idempotency_key: Annotated[str | None, typer.Option(help="Asked twice with the same key, the service acts once.")] = None,
     wait: Wait = False, json_: AsJson = False,
 ) -> None:
-    """Ask a model to forget samples, subjects, all that match, or everything.
+    """Ask a model to forget samples, subjects, all that match, or everything; or to remove an attribute.
 
     Exits 0 if all that was asked is gone (or asked for, without --wait); 1 if the request was refused or something of it is left.
     """
+    common: dict[str, Any] = {"method": method, "reason": reason, "reference": reference, "idempotency_key": idempotency_key}
+    budget = {k: v for k, v in (("max_accuracy_drop", max_accuracy_drop), ("max_leakage_nats", max_leakage_nats)) if v is not None}
+    removal: dict[str, Any] = {"budget": budget, "data": data, "claim": claim, "options": erased.options(option or ())}
     ids = [*(id_ or ()), *(read_ids(ids_file) if ids_file else ())]
     subjects = [*(subject or ()), *(read_ids(subjects_file) if subjects_file else ())]
     attributes = dict(map(_attribute, where or ()))
-    named = bool(ids or subjects or attributes or label is not None)
-    if named == everything:
-        raise typer.BadParameter("name what to forget: --id, --ids-file, --subject, --subjects-file, --label or --where; or --everything")
-    asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything, "method": method,
-                             "reason": reason, "reference": reference, "audits": audit or (), "idempotency_key": idempotency_key,
+    samples = bool(ids or subjects or attributes or label is not None)
+    _named_one(samples=samples, everything=everything, attribute=attribute, removal=removal)
+    asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything,
+                             **({"audits": audit} if audit else {}),
                              "guarantee": {k: v for k, v in (("epsilon", epsilon), ("delta", delta), ("nats", nats)) if v is not None},
                              "options": {} if most_passes is None else {"most_passes": most_passes}}
     with Client() as client:
-        request = _ask(client, model, label, asked)
+        asks_for = client.remove_attribute(model, attribute, **common, **removal) if attribute else None
+        request = asks_for or _ask(client, model, label, asked | common)
         if wait:
             job = _wait(client, request)
             request = client.wait_request(request["id"])
-            if job["state"] in ("failed", "cancelled") or (job["error"] or {}).get("code") == "guarantee_not_met":
+            if job["state"] in ("failed", "cancelled") or (job["error"] or {}).get("code") in _EXPLAINED:
                 show.job_end(job)
     if json_:
         show.as_json(request)
@@ -90,6 +103,15 @@ def forget(
         show.note(f"Follow: expunge jobs watch {request['job']}")
     if wait and request["state"] != "fulfilled":
         raise typer.Exit(1)
+
+
+def _named_one(*, samples: bool, everything: bool, attribute: str | None, removal: dict[str, Any]) -> None:
+    """Require that exactly one kind of thing is to go."""
+    if samples + everything + (attribute is not None) != 1:
+        raise typer.BadParameter("name what to forget: --id, --ids-file, --subject, --subjects-file, --label or --where; or --everything; "
+                                 "or --attribute")
+    if attribute is None and any(removal.values()):
+        raise typer.BadParameter("--max-accuracy-drop, --max-leakage-nats, --data, --claim and --option go with --attribute")
 
 
 def _attribute(text: str) -> tuple[str, Any]:
@@ -122,6 +144,10 @@ def _wait(client: Client, request: dict[str, Any]) -> dict[str, Any]:
 def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) -> None:
     found = request["dispositions"] or {"counts": {}}
     show.say(f"Request {request['id']}: {request['state']}")
+    if "attribute" in found:
+        show.say(f"The attribute {found['attribute']['name']} is {found['attribute']['disposition']}, by {found['attribute']['method']}.")
+        erased.tell(found["attribute"])
+        return _show_version(request)
     for word, count in sorted(found["counts"].items(), key=lambda pair: (pair[0] != "forgotten", pair[0])):
         show.say(f"  {count:>8}  {word:<18} {show.DISPOSITIONS.get(word, '')}")
     odd = [(name, word) for name, word in zip(ids, found.get("ids", ()), strict=False) if word != "forgotten"]
@@ -135,6 +161,10 @@ def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) 
         show.say("  Nothing matched: the model holds no such sample.")
     if holders := found.get("still_held_by"):
         show.say(f"Still held by other models of this data set: {', '.join(holders)}. Ask them too; the stored rows go with the last.")
+    _show_version(request)
+
+
+def _show_version(request: dict[str, Any]) -> None:
     if request["version"] is None:
         show.say("No new version was made.")
         return
@@ -147,7 +177,7 @@ def _show_outcome(request: dict[str, Any], ids: list[str], subjects: list[str]) 
 def _given(request: dict[str, Any]) -> str | None:
     """What the certificate states of how well the result can be told from one that never saw the samples."""
     given = (request.get("guarantee") or {}).get("given")
-    if not given:
+    if not given or "mu" not in given:
         return None
     more = f", epsilon {given['epsilon']} at delta {given['delta']}, advantage {given['advantage']}" if "epsilon" in given else ""
     return f"{given['name']}, mu {given['mu']}{more}"
@@ -192,6 +222,7 @@ def _show_request(found: dict[str, Any]) -> None:
         "request": found["id"], "model": found["model"], "state": found["state"], "asked for": found["kind"], "method": found["method"],
         "why": found["why"], "guarantee": _given(found), "reason": found["reason"], "reference": found["reference"],
         "version": found["version"],
+        "attribute": (found["dispositions"] or {}).get("attribute", {}).get("disposition"),
         "samples": ", ".join(f"{count} {word}" for word, count in counts.items()) or None,
         "received (UTC)": show.second(found["received_at"]), "due (UTC)": show.second(found["due_at"]),
         "ended (UTC)": show.second(found["finished_at"]), "job": found["job"]})

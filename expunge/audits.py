@@ -50,7 +50,7 @@ def audit(model: Annotated[str, typer.Argument(help="Name of the model.")],
             raise typer.Exit(1)
         said = statement_of(client.fetch(f"/jobs/{job['id']}/certificate"))
         if out is not None:
-            client.evidence(job["id"], out)
+            client.unpack_evidence(job["id"], out)
     if json_:
         show.as_json(said)
     else:

@@ -118,6 +118,30 @@ class Client:
 
     # Forgetting
 
+    def remove_attribute(self, model: str, name: str, *, method: str = "auto", budget: Mapping[str, float] | None = None,
+                         data: str | None = None, claim: str | None = None, options: Mapping[str, Any] | None = None,
+                         reason: str | None = None, reference: str | None = None, idempotency_key: str | None = None) -> Json:
+        """Ask for a version whose bottleneck says as little as possible about an attribute. No row is forgotten.
+
+        Args:
+            method: `auto`, `irene`, `lnl`, `quantized` or `leace`.
+            budget: `max_accuracy_drop`, a fraction, and `max_leakage_nats`.
+            data: `core`, or `all` to train on user rows too.
+            claim: `linear` where only linear readers are to be kept out, or `any`.
+            options: of the method, as POST /forget takes them.
+        """
+        body = {"model": model, "forget": {"kind": "attribute", "name": name}, "method": method, "budget": dict(budget or {}) or None,
+                "data": data, "claim": claim, "options": dict(options or {}) or None, "reason": reason, "reference": reference}
+        return self._send("POST", "/forget", json=body, key=idempotency_key)
+
+    def evidence(self, job_id: str, file: str) -> bytes:
+        """One file of a job's evidence, such as `trade-off.csv`; the job lists them."""
+        return self.fetch(f"/jobs/{_part(job_id)}/evidence/{_part(file)}")
+
+    def policies(self) -> list[Json]:
+        """What versions need before they may be called PASSED: the kinds of policies, then each model's."""
+        return self._pages("/policies")
+
     def forget(self, model: str, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), label: int | str | None = None,
                where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto",
                guarantee: Mapping[str, float] | None = None, options: Mapping[str, Any] | None = None, reason: str | None = None,
@@ -194,7 +218,7 @@ class Client:
         body = {"audits": list(audits), "attribute": attribute, "counts": dict(counts or {})}
         return self._send("POST", f"/models/{_part(model)}/versions/{_part(str(version))}/audit", json=body, key=idempotency_key)
 
-    def evidence(self, job_id: str, out: Path | str) -> Path:
+    def unpack_evidence(self, job_id: str, out: Path | str) -> Path:
         """Unpack the evidence of a job, its signed statement included, into a new directory."""
         return unpack(self.fetch(f"/jobs/{_part(job_id)}/evidence"), Path(out))
 

@@ -85,6 +85,8 @@ class Reproduction:
     """What differs between the environment that the certificate names and this one."""
     same_file: bool
     """Whether the data is the very file that the certificate names."""
+    removed: tuple[str, ...]
+    """Attributes that were removed from the core, which is then taken as it is."""
     seconds: float
 
     @property
@@ -219,7 +221,7 @@ class _Trained:
 
 
 def _trained(version: Version, data: Path, layout: Layout, forgotten: Set[str], progress: Callable[[str, float], None]) -> _Trained:
-    retrain = version.said["method"]["name"] == "retrain"
+    retrain = version.said["method"]["name"] == "retrain" and not _removed(version)
     progress("reading core rows", 0.0)
     core_rows = rows_of(data, layout, "core")
     absent = pc.is_in(core_rows["sample_id"], value_set=pa.array(list(forgotten), pa.string()))
@@ -300,7 +302,7 @@ def _compared(version: Version, found: _Trained, held: Statistics | None, data: 
         left_out=found.left_out, forgotten=said["dispositions"]["forgotten"], differing=int((difference > 0).sum()) if same_shape else -1,
         integers=sum(map(Tensor.numel, sums)), differing_integers=apart,
         largest=float(difference.max()), size=float(version.weights.abs().max()),
-        elsewhere=elsewhere(said), same_file=same_file(data, said), seconds=seconds)
+        elsewhere=elsewhere(said), same_file=same_file(data, said), removed=_removed(version), seconds=seconds)
 
 
 def elsewhere(said: dict[str, Any]) -> tuple[str, ...]:
@@ -318,7 +320,8 @@ def same_file(data: Path, said: dict[str, Any]) -> bool:
 
 def tell(found: Reproduction) -> None:
     """Show a reproduction on the terminal."""
-    what = "the core and the user weights" if found.proved == "equal_to_retrain" else "the user weights, on the version's core,"
+    whole = found.proved == "equal_to_retrain" and not found.removed
+    what = "the core and the user weights" if whole else "the user weights, on the version's core,"
     show.say(f"Trained {what} again from {found.user_rows} user rows, {found.left_out} samples left out, in {found.seconds:.2f} s.")
     for pair in found.digests:
         show.say(f"  {pair.what:<17} {'equal' if pair.equal else 'DIFFERENT'}  {pair.certified}")
@@ -329,11 +332,18 @@ def tell(found: Reproduction) -> None:
     if not found.equal:
         show.say(f"  {found.differing if found.differing >= 0 else 'all'} weights differ; the largest difference is {found.largest:.3g}, "
                  f"the largest weight {found.size:.3g}.")
+    if found.removed:
+        show.say(f"  The core's bottleneck passes an adapter: {', '.join(found.removed)} was removed. How that was done is not repeated "
+                 "here, and what is left of it is measured by the issuer, on audit rows.")
     if not found.same_file:
         show.say("  The file is not byte for byte the one that the certificate names.")
     for difference in found.elsewhere:
         show.say(f"  Another environment: {difference}.")
     show.say(found.meaning)
+
+
+def _removed(version: Version) -> tuple[str, ...]:
+    return tuple(entry["name"] for entry in version.said.get("attributes", ()))
 
 
 def _value(version: Version) -> dict[str, Any]:

@@ -305,7 +305,9 @@ def _policy(evidence: Evidence) -> tuple[str, ...]:
         return (f"{said['verdict']} follows from {rules['name']}: a first version, nothing is forgotten",)
     _follows(bool(proved), f"nothing is proved that {rules['name']} accepts ({', '.join(rules['guarantee']['anyOf'])})")
     told = ", ".join(f"{entry['name']} proved, mu = {entry['value']['mu']}" for entry in proved)
-    return (f"{said['verdict']} follows from {rules['name']}: {told}",)
+    about = [finding for finding in said["findings"] if "attribute" in finding]
+    held = [f"{one['metric']} of {one['attribute']!r} is {one['value']}, at most {one['threshold']}" for one in about]
+    return (f"{said['verdict']} follows from {rules['name']}: {'; '.join([told, *held])}",)
 
 
 def _proof_follows(entry: dict[str, Any], files: dict[str, str], directory: Path) -> None:

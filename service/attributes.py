@@ -20,8 +20,8 @@ FEWEST, MOST = 2, 20
 
 WHY = {
     "auto": "Points are tried in order until fresh probes on the validation rows are within the budget: LEACE first where a linear claim "
-    "is asked for; else IRENE at the bottleneck, IRENE through the network, and LEACE after it. Probes on rows that nothing was chosen "
-    "by decide; if they say no, nothing is published, and the answer holds the best point that was reached.",
+    "is asked for; else IRENE at the bottleneck and through the network, LEACE after it where that costs little. Probes on rows that "
+    "nothing was chosen by decide; if they say no, nothing is published, and the answer holds the best point that was reached.",
     "irene": "The information that a private head finds at the bottleneck is minimised there. The head never decides: fresh probes do.",
     "lnl": "A head's uncertainty about the attribute is raised, and its gradient reversed. The head never decides: fresh probes do.",
     "quantized": "The bottleneck is served as random bits, one draw an input, whose information about the attribute is computed. "

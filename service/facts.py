@@ -13,6 +13,15 @@ LIMITATIONS = (
 )
 
 
+ATTRIBUTE_LIMITATIONS = (
+    "What is left of an attribute is measured, by three kinds of readers on the issuer's audit samples: another reader, or other people, "
+    "may show more. Inputs and labels are as they were, and may tell the attribute themselves.",
+    "Where answers are drawn (quantised or noisy bottleneck), what the draw hides is hidden from whoever sees one answer an input, and not "
+    "from whoever holds the files, which hold the key.",
+)
+"""Of versions from which an attribute was removed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
     """What an audit must find of an attribute that was removed."""

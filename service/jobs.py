@@ -186,20 +186,9 @@ def keep_checkpoint(session: Session, held: Claim, checkpoint: Mapping[str, Any]
     _move(session, held, checkpoint=dict(checkpoint))
 
 
-def drop_pictures(session: Session, model_id: str) -> list[str]:
-    """Take the pictures of samples out of the evidence of a model's jobs: one of the samples may just have been forgotten.
-
-    Returns the blobs, for the caller to have destroyed.
-    """
-    gone: list[str] = []
-    kept = select(Job.id, Job.evidence).where(Job.model_id == model_id, Job.evidence.is_not(None))
-    for job_id, evidence in session.execute(kept).all():
-        pictures = {name: file["blob"] for name, file in evidence.items() if file.get("picture")}
-        if pictures:
-            left = {name: file for name, file in evidence.items() if name not in pictures}
-            _rows(session, update(Job).where(Job.id == job_id).values(evidence=left or null()))
-            gone += pictures.values()
-    return gone
+def leave_evidence(session: Session, job_id: str, evidence: Mapping[str, Any]) -> None:
+    """Leave a job this much of its evidence."""
+    _rows(session, update(Job).where(Job.id == job_id).values(evidence=dict(evidence) or null()))
 
 
 def hold(session: Session, held: Claim) -> None:

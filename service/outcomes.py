@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service import erasure, jobs, log, requests
+from service import erasure, jobs, log, pictures, requests
 from service.jobs import Claim
 from service.states import JobState
 from service.tables import Certificate, Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Tombstone, Version
@@ -83,8 +83,7 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
     for version in session.scalars(select(Version).where(Version.model_id == model.id)):
         gone = [f["blob"] for f in version.files.values() if f["blob"] not in kept]
         erasure.schedule(session, gone, job_id=held.job_id, what="weights of a withdrawn version", due_at=now + rollback)
-    pictures = jobs.drop_pictures(session, model.id)
-    erasure.schedule(session, pictures, job_id=held.job_id, what="pictures of samples in evidence", due_at=now)
+    erasure.schedule(session, pictures.take_out(session, model.id), job_id=held.job_id, what="pictures of samples in evidence", due_at=now)
     parent.state, parent.withdrawn_at = "withdrawn", now
     statement = _sign_in(session, held, signed, now)
     model.spec = _first_stated(outcome["spec"], statement)

@@ -93,6 +93,10 @@ class IreneIn(_In):
     """Paper: steps (faces: plateau); strong: cosine."""
     patience: Count | None = None
     """Of `plateau`, in epochs. Paper: 10."""
+    balanced_task: bool | None = None
+    """Whether the task's loss weighs every cell (label, value) alike too: for rows in which the attribute tells the label. Paper: false."""
+    taught: Share | None = None
+    """Share of the task's targets that are the given network's own answers instead of the labels. Paper: 0."""
     hidden: Width | None = None
     """Of the adapter at the bottleneck."""
     code: Annotated[StrictInt, Field(ge=0, le=4096)] | None = None

@@ -55,7 +55,7 @@ def people(values: int = 2, *, missing: float = 0.0, seed: int = 0, rows: int = 
     label, value = draw.integers(0, 2, rows), draw.integers(0, values, rows)
     features = draw.normal(size=(rows, 12)).astype(np.float32)
     features[:, :3] += 1.6 * (2 * label[:, None] - 1)
-    features[:, 3:6] += 1.6 * np.array([np.cos(2 * np.pi * value / values), np.sin(2 * np.pi * value / values), value % 2]).T
+    features[:, 3:6] += 3.0 * np.array([np.cos(2 * np.pi * value / values), np.sin(2 * np.pi * value / values), value % 2]).T
     features[:, 6] += 1.2 * (2 * label - 1)
     role = roles_of(rows, Shares(core=700, audit=1200), draw)
     known = draw.random(rows) >= missing

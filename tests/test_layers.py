@@ -114,6 +114,14 @@ def test_l6_methods_that_can_be_asked_for_are_the_methods_there_are() -> None:
     assert set(get_args(Method)) == set(METHODS) == set(WHY)
 
 
+def test_l6_attributes_are_removed_by_the_methods_there_are() -> None:
+    from models.erase import METHODS
+    from service.attributes import WHY
+    from service.removal import ERASE_OPTIONS, EraseMethod
+
+    assert set(get_args(EraseMethod)) == set(METHODS) == set(WHY) - {"auto"} == set(ERASE_OPTIONS) - {"auto"}
+
+
 @pytest.mark.parametrize("package", ["models", "service", "workers", "expunge", "benchmarks", "deploy", "tests"])
 def test_files_stay_under_400_lines_and_functions_under_60(package: str) -> None:
     long = []

@@ -49,6 +49,11 @@ GONE = (
     ),
     ("what was asked (ids, subjects)", "key destroyed right after publishing"),
 )
+GONE_ERASING = (
+    ("core and user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
+    ("A, B and integer feature rows on the parent's core", "encoded again on the new core, old keys destroyed right after publishing"),
+    ("checkpoints, and the cores of points that were tried", "keys destroyed right after publishing"),
+)
 GONE_LINEARISED = (
     ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
     (
@@ -94,6 +99,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         utility=tuple(_utility(row) for row in outcome["utility"]),
         findings=findings_of(removed),
         attributes=attributes_of(removed),
+        limitations=facts.LIMITATIONS + (facts.ATTRIBUTE_LIMITATIONS if removed else ()),
         assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
         still_in_force=still_in_force,
     )
@@ -174,7 +180,8 @@ def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str,
 
 def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str, architecture: Mapping[str, Any]) -> facts.Model:
     parent = outcomes.latest(session, model.id)
-    goes = () if parent is None else (GONE_LINEARISED if outcome["spec"].get("linearize") else GONE)
+    erasing = outcome["method"] != "retrain" and any(entry["statement"] is None for entry in outcome["spec"].get("erased", ()))
+    goes = () if parent is None else GONE_LINEARISED if outcome["spec"].get("linearize") else GONE_ERASING if erasing else GONE
     return facts.Model(
         name=model.name,
         architecture=architecture["name"],

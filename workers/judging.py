@@ -19,6 +19,9 @@ from models.train import threads
 from workers.attributed import Material, learns
 from workers.failure import Failure
 
+CAUTION = 0.8
+"""Share of the leakage budget within which a point counts as good on the rows that choose: whoever looks for the best finds luck too."""
+
 SEED = 0
 """Of probes and resampling: the same version judged again gives the same findings."""
 
@@ -40,13 +43,14 @@ class Asked:
         return linear.v_information, linear.lower95, linear.upper95
 
     def excess(self, found: Probed, drop: float, *, rows: int) -> float:
-        """How far beyond the budget, in budgets; 0 within it.
+        """How far beyond the budget the rows that choose show a point to be, in budgets; 0 within it.
 
         The upper limit is the one that `rows` rows would give: those that choose are fewer than those that decide.
         """
         estimate, _, upper = self.leakage(found)
         expected = estimate + (upper - estimate) * sqrt(found.n / max(1, rows))
-        return max(0.0, expected / self.max_leakage_nats - 1) + max(0.0, drop - self.max_accuracy_drop) / max(self.max_accuracy_drop, 0.005)
+        leaks = max(0.0, expected / (CAUTION * self.max_leakage_nats) - 1)
+        return leaks + max(0.0, drop - self.max_accuracy_drop) / max(self.max_accuracy_drop, 0.005)
 
 
 @torch.inference_mode()

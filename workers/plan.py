@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from service import outcomes, requests
@@ -116,6 +116,9 @@ def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, A
         "requests": [{"id": r.id, "body": r.body_blob} for r in requests.of_job(session, job.id)],
         "secret": home.secret.hex(),
         "job": job.id,
+        "looks": session.scalar(
+            select(func.count()).select_from(Job).where(Job.kind == "erase", Job.model_id == model.id, Job.state == "refused")
+        ),
         "checkpoint": job.checkpoint,
         "checkpoint_seconds": home.settings.checkpoint_seconds,
         "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from models.erase import irene, leace, lnl, quantized
+from models.erase import auto, irene, leace, lnl, quantized
 from models.erase.attribute import Attributed
 from models.erase.epochs import Watch
 from models.erase.scope import extended
@@ -29,19 +29,20 @@ _SETTINGS: dict[str, Any] = {"irene": irene.Irene, "lnl": lnl.Lnl, "quantized": 
 class Recipe:
     """One point. With the rows and the version before it determines the network to the bit."""
 
+    name: str
     method: str
     scope: Scope
     settings: Mapping[str, Any]
     """Of the method, all of them, as JSON values."""
     seed: int
     noise: float | None = None
-    after: bool = False
-    """Whether it begins where the point before it ended, instead of at the version before."""
+    leace_last: bool = False
+    """Whether LEACE follows: what is left for a linear reader then goes too."""
 
     @property
-    def name(self) -> str:
-        said = f"{self.method}, {self.scope}" if self.method != "leace" else "leace"
-        return ("then " if self.after else "") + said + (f", noise {self.noise:g}" if self.noise else "")
+    def methods(self) -> str:
+        """What a certificate calls it."""
+        return f"{self.method}+leace" if self.leace_last else self.method
 
     def document(self) -> dict[str, Any]:
         return asdict(self) | {"settings": dict(self.settings)}
@@ -54,45 +55,45 @@ def recipe_of(document: Mapping[str, Any]) -> Recipe:
     return Recipe(**document)
 
 
-def points_of(method: str, options: Mapping[str, Any], *, claim: str, erased_before: bool) -> list[Recipe]:
+def points_of(method: str, options: Mapping[str, Any], *, rows: Attributed, values: int, claim: str, erased_before: bool) -> list[Recipe]:
     """The points that a request asks to be tried, in order.
 
     Args:
         options: what the caller changed, by the method's schema.
+        rows, values: to learn from; how many and how biased they are settles some settings.
         erased_before: an attribute was removed from the version before: only what comes after its bottleneck may move.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    seed, noise = given.pop("seed", 0), given.pop("noise", None)
-    common: dict[str, Any] = {"seed": seed, "noise": noise}
-    if method == "auto":
-        return _auto(given, common, claim=claim, erased_before=erased_before)
-    preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
-    scopes: tuple[Scope, ...] = ("bottleneck", "network") if scope == "auto" else (scope,)
-    if method == "leace" or erased_before:
-        scopes = ("bottleneck",)
-    return [Recipe(method, at, _chosen(method, at, preset, given), **common) for at in scopes]
-
-
-def _auto(given: Mapping[str, Any], common: Mapping[str, Any], *, claim: str, erased_before: bool) -> list[Recipe]:
-    closed = Recipe("leace", "bottleneck", _chosen("leace", "bottleneck", "", {"balanced": True}), **common)
-    if claim == "linear":
-        return [closed]
-    scopes: tuple[Scope, ...] = ("bottleneck",) if erased_before else ("bottleneck", "network")
-    points = [Recipe("irene", scope, _chosen("irene", scope, "strong", given), **common) for scope in scopes]
-    return [*points, replace(closed, after=True)]
-
-
-def _chosen(method: str, scope: Scope, preset: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings of a method: its preset's, with what the caller changed.
 
     Raises:
         Failure: `options`, for values that do not go together.
     """
-    start: Settings = _SETTINGS[method]()
+    given = {name: value for name, value in options.items() if value is not None}
+    seed, noise = given.pop("seed", 0), given.pop("noise", None)
+    preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
+    tried: list[tuple[str, str, Scope, Settings, bool]]
+    if method == "auto":
+        planned = auto.points(rows, values, linear=claim == "linear")
+        tried = [(p.name, "leace" if isinstance(p.how, leace.Leace) else "irene", p.scope, p.how, p.leace_last) for p in planned]
+    else:
+        scopes: tuple[Scope, ...] = ("bottleneck", "network") if scope == "auto" else (scope,)
+        scopes = ("bottleneck",) if method == "leace" else scopes
+        tried = [(f"{method}, {at}", method, at, _preset(method, preset, rows, values, at), False) for at in scopes]
+    if erased_before:
+        tried = [one for one in tried if one[2] == "bottleneck"]
+    return [Recipe(name, by, at, _changed(how, given), seed, noise, last) for name, by, at, how, last in tried]
+
+
+def _preset(method: str, preset: str, rows: Attributed, values: int, scope: Scope) -> Settings:
     if method == "irene":
-        start = {"strong": irene.strong(scope=scope), "paper": irene.PAPER, "paper_faces": irene.PAPER_FACES}[preset]
+        strong = irene.strong(len(rows), scope=scope, biased=auto.is_biased(rows, values))
+        return {"strong": strong, "paper": irene.PAPER, "paper_faces": irene.PAPER_FACES}[preset]
+    start: Settings = _SETTINGS[method]()
+    return start
+
+
+def _changed(how: Settings, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in fields(how)}
     try:
-        return asdict(replace(start, **given))
+        return asdict(replace(how, **{name: value for name, value in given.items() if name in known}))
     except ValueError as error:
         raise Failure("options", f"The options do not go together: {error}.") from error
 
@@ -103,7 +104,7 @@ def network_of(
     """Run one point.
 
     Args:
-        before: the network of the version before, or of the point before.
+        before: the network of the version before.
         secret: seeds the key of a stochastic adapter; the key is served with the version, this is not.
 
     Raises:
@@ -114,10 +115,32 @@ def network_of(
     options = {"scope": recipe.scope, "seed": recipe.seed, "watch": watch, "resume": resume, "progress": progress}
     try:
         net: Network = run(before, rows, values, recipe.how(), **options)
+        if recipe.leace_last:
+            net = leace.erase(net, rows, values, leace.Leace(), seed=recipe.seed)
         if recipe.noise:
             net = extended(net, Adapter(kind="noise", sigma=recipe.noise), seed=recipe.seed)
     except ValueError as error:
         raise Failure("erasing", f"The attribute could not be removed: {error}.") from error
+    return keyed(net, secret, first=links)
+
+
+def link_of(recipe: Recipe, classes: int) -> Adapter:
+    """What a method itself puts after the bottleneck, without the LEACE and the noise that may follow."""
+    how = recipe.how()
+    if recipe.method == "leace":
+        return Adapter(kind="affine")
+    if recipe.method == "quantized":
+        return Adapter(kind="quantized", bits=how.bits)
+    if recipe.scope == "network":
+        return Adapter(kind="identity")
+    return irene.adapter(how, classes) if recipe.method == "irene" else Adapter(kind="mlp", hidden=(how.hidden,), skip=True)
+
+
+def network_at(recipe: Recipe, before: Network, state: Mapping[str, Tensor], *, secret: bytes) -> Network:
+    """The network of a point while it learns, as it would be served, from the state that its watch is given."""
+    links = len(before.architecture.adapter.parts) if before.architecture.adapter else 0
+    net = extended(before, link_of(recipe, before.architecture.classes), seed=recipe.seed)
+    net.load_state_dict({name[len("net.") :]: value for name, value in state.items() if name.startswith("net.")})
     return keyed(net, secret, first=links)
 
 

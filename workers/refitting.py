@@ -13,6 +13,7 @@ from torch import Tensor
 from models.audit.utility import Accuracy, accuracy
 from models.data import Samples
 from models.linear.core import Core, core_statistics, encode, fit_core, logits_of_rows
+from models.linear.features import BATCH
 from models.linear.solve import solve
 from models.linear.statistics import Statistics
 from models.nets import Architecture, Network
@@ -81,6 +82,13 @@ def answers_of(model: Refitted, rows: Samples) -> Tensor:
 def right_of(model: Refitted, rows: Samples) -> Tensor:
     """Which rows the whole model names rightly, `[n]` booleans."""
     return answers_of(model, rows) == rows.labels
+
+
+@torch.inference_mode()
+def own_accuracy(net: Network, rows: Samples) -> float:
+    """The share of rows that the network alone names rightly, without linear part and user weights."""
+    answers = [net(part).argmax(dim=1) for part in torch.split(rows.inputs, BATCH)]
+    return float((torch.cat(answers) == rows.labels).double().mean())
 
 
 def counted(right: Tensor) -> Accuracy | None:

@@ -78,32 +78,30 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     planted = power(best.net, reference_net, rows, classes=classes, budget=asked.max_leakage_nats, progress=tell(0.6, 1.0))
     right = right_of(whole, decides)
     lost = drop_of(right_of(ground.reference, decides), right)
-    reached = point(best.name, "decides", found, accuracy=float(right.double().mean()), drop=lost.value, seconds=0.0, epochs=0)
-    kind = str(best.recipes[0].settings.get("head", "linear"))
+    reached = point(best.recipe.name, "decides", found, accuracy=float(right.double().mean()), drop=lost.value, seconds=0.0, epochs=0)
+    kind = str(best.recipe.settings.get("head", "linear"))
     own = own_head_of(best.heads, kind, held(best.net, rows.decides), values=len(rows.values), classes=classes)
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
     between = interval_of(best.net, rows, found, classes=classes)
     gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
-    judged = Judged(reached, found, planted, lost, from_parent, before, own, between, gaps)
+    judged = Judged(reached, found, planted, lost, from_parent, before, own, between, gaps, int(ground.plan["looks"]))
     return judged, whole
 
 
 def entry_of(wish: Wish, ground: Ground, best: Best, judged: Judged) -> dict[str, Any]:
     """What the model's record keeps of an attribute that was removed, or that it was tried to remove."""
-    recipes = best.recipes
-    settings = {f"{number}.{name}": value for number, recipe in enumerate(recipes) for name, value in recipe.settings.items()}
-    seeds = {f"{number}.seed": recipe.seed for number, recipe in enumerate(recipes)}
-    noises = {f"{number}.noise": recipe.noise for number, recipe in enumerate(recipes) if recipe.noise}
+    recipe = best.recipe
+    more = {"seed": recipe.seed} | ({"noise": recipe.noise} if recipe.noise else {})
     return {
         "name": wish.name,
         "values": len(ground.rows.values),
         "data": wish.data,
         "claim": wish.asked.claim,
         "budget": {"max_accuracy_drop": wish.asked.max_accuracy_drop, "max_leakage_nats": wish.asked.max_leakage_nats},
-        "method": "+".join(recipe.method for recipe in recipes),
-        "scope": recipes[0].scope,
-        "parameters": verdict.parameters(settings | seeds | noises),
-        "recipes": [recipe.document() for recipe in recipes],
+        "method": recipe.methods,
+        "scope": recipe.scope,
+        "parameters": verdict.parameters({**recipe.settings, **more}),
+        "recipe": recipe.document(),
         "findings": verdict.findings(judged, wish.asked),
         "figures": verdict.figures(judged),
         "statement": None,

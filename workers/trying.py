@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from torch import Tensor
@@ -15,9 +16,9 @@ from workers.artifacts import Shelf, pack_weights, unpack_weights
 from workers.attributed import Material
 from workers.curve import Point, point_of
 from workers.judging import Asked, choosing, worth
-from workers.points import Recipe, network_of, recipe_of
+from workers.points import Recipe, network_at, network_of, recipe_of
 from workers.recipe import architecture_of
-from workers.refitting import Refitted, core_on, plain, refitted, right_of
+from workers.refitting import Refitted, core_on, own_accuracy, plain, refitted, right_of
 from workers.report import Report
 
 HEADS = "heads."
@@ -58,16 +59,11 @@ class Ground:
 class Best:
     """The point that came nearest so far."""
 
-    recipes: list[Recipe]
-    """What led to it, one after the other."""
+    recipe: Recipe
     excess: float
     net: Network
     heads: dict[str, Tensor]
     blob: str = ""
-
-    @property
-    def name(self) -> str:
-        return " ".join(recipe.name for recipe in self.recipes)
 
 
 @dataclass
@@ -89,8 +85,7 @@ class Tries:
             tensors = unpack_weights(ground.shelf.vault.read(kept["blobs"]["best"]))
             net = ground.network(kept["best"]["form"], tensors)
             heads = {name: value for name, value in tensors.items() if name.startswith(HEADS)}
-            led = [recipe_of(document) for document in kept["best"]["recipes"]]
-            self.best = Best(led, kept["best"]["excess"], net, heads, kept["blobs"]["best"])
+            self.best = Best(recipe_of(kept["best"]["recipe"]), kept["best"]["excess"], net, heads, kept["blobs"]["best"])
         return unpack_weights(ground.shelf.vault.read(kept["blobs"]["state"])) if "state" in kept["blobs"] else None
 
     def keep(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -106,8 +101,7 @@ class Tries:
             blobs["best"] = best.blob
         said = None
         if best is not None:
-            led = [recipe.document() for recipe in best.recipes]
-            said = {"recipes": led, "excess": best.excess, "form": plain(best.net.architecture)}
+            said = {"recipe": best.recipe.document(), "excess": best.excess, "form": plain(best.net.architecture)}
         self.ground.report.keep({"blobs": blobs, "points": [p.document() for p in self.points], "best": said})
 
     def run(self) -> None:
@@ -125,11 +119,11 @@ class Tries:
     def _one(self, number: int, recipe: Recipe, resume: Any) -> bool:
         ground, begun = self.ground, time.perf_counter()
         ground.report.phase(phase_of(number, recipe))
-        behind = self.best if recipe.after else None
-        start = behind.net if behind is not None else ground.before
-        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]))
+        watch = Watcher(self, float(ground.plan["checkpoint_seconds"]), recipe)
+        if resume is not None:
+            watch.began_at(int(resume["done"]), resume)
         net = network_of(
-            recipe, start, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
+            recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=resume,
             progress=lambda part, fraction: ground.report.progress("", 0.7 * fraction),
         )  # fmt: skip
         whole = ground.refitted(net)
@@ -145,32 +139,55 @@ class Tries:
         self.points.append(point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=spent, epochs=watch.epochs))
         excess = ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values)))
         if self.best is None or excess < self.best.excess:
-            led, heads = ([*behind.recipes, recipe], behind.heads) if behind is not None else ([recipe], watch.heads)
-            self.best = Best(led, excess, net, heads)
+            self.best = Best(recipe, excess, net, watch.heads)
         self.keep()
         return excess == 0.0
 
 
 class Watcher:
-    """Told after every epoch of a point: keeps a checkpoint every so many seconds."""
+    """Told after every epoch of a point: keeps a checkpoint every so many seconds, and ends the point early once it is good enough."""
 
-    def __init__(self, tries: Tries | None, every: float) -> None:
+    def __init__(self, tries: Tries | None, every: float, recipe: Recipe | None = None) -> None:
         """
         Args:
-            tries: where checkpoints go; None keeps none.
+            tries: where checkpoints go; None keeps none, and lets the point run to its end.
             every: seconds between two of them.
+            recipe: of the point.
         """
         self._tries, self._every, self._kept = tries, every, time.monotonic()
+        self._recipe = recipe
         self.epochs = 0
         self.heads: dict[str, Tensor] = {}
 
-    def epoch(self, number: int, state: Mapping[str, Tensor]) -> bool:
+    def began_at(self, number: int, state: Mapping[str, Tensor]) -> None:
+        """Take note of how far the point is."""
         self.epochs = number
         self.heads = {name: value for name, value in state.items() if name.startswith(HEADS)}
-        if self._tries is not None and time.monotonic() - self._kept >= self._every:
+
+    def epoch(self, number: int, state: Mapping[str, Tensor]) -> bool:
+        self.began_at(number, state)
+        looked = self._recipe is not None and number in looks(int(self._recipe.settings["epochs"]))
+        # Not where a look may end the point: who went on from there would not know that it was to end.
+        if self._tries is not None and not looked and time.monotonic() - self._kept >= self._every:
             self._tries.keep(state)
             self._kept = time.monotonic()
-        return False
+        return self._tries is not None and self._within(number, state)
+
+    def _within(self, number: int, state: Mapping[str, Tensor]) -> bool:
+        """Whether the rows that choose already show the budget kept: looked at twice, since every look may be lucky."""
+        tries, recipe = self._tries, self._recipe
+        if tries is None or recipe is None or number not in looks(int(recipe.settings["epochs"])):
+            return False
+        ground = tries.ground
+        net = network_at(recipe, tries.ground.before, state, secret=ground.secret)
+        found = choosing(net, ground.rows, classes=len(ground.classes), progress=lambda part, done: None)
+        drop = own_accuracy(ground.before, ground.rows.chooses.samples) - own_accuracy(net, ground.rows.chooses.samples)
+        return ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values))) == 0.0
+
+
+def looks(epochs: int) -> set[int]:
+    """After which epochs a point is looked at before its end."""
+    return {ceil(epochs / 2), ceil(3 * epochs / 4)} - {epochs}
 
 
 def phase_of(number: int, recipe: Recipe) -> str:

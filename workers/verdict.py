@@ -36,6 +36,8 @@ class Judged:
     interval: Interval
     gaps: tuple[Gaps, Gaps]
     """With nothing removed, and after."""
+    looks: int
+    """Earlier removals from this model that were refused after a look at the same rows: who asks often enough finds luck."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ def figures(judged: Judged) -> list[dict[str, Any]]:
     add("majority", found.best.majority)
     add("v_information_nats.before", judged.before.leakage, judged.before.best.ci95)
     add("cells_left_out", len(found.left_out))
+    add("earlier_looks", judged.looks)
     if judged.from_parent is not None:
         add("accuracy_drop_from_parent", judged.from_parent.value, judged.from_parent.ci95, "answers on audit rows")
     between = judged.interval

@@ -22,6 +22,7 @@ LEVEL = 0.01
 
 FEWEST_SHADOWS = 32
 RESAMPLES = 1000
+POINTS = 40  # of a drawn curve
 NARROWEST = 1e-6  # of the score's size: a standard deviation below it is rounding
 
 Matrix = NDArray[np.float64]
@@ -84,6 +85,10 @@ class Attack:
     """What one retrained model in 100 exceeds."""
 
     rates: tuple[Rate, ...]
+
+    curve: tuple[tuple[float, float], ...]
+    """(false-positive rate, true-positive rate) at rates spaced evenly in logarithm, from one score to all: for a drawing."""
+
     targets: int
     pooled: int
     """Non-member scores."""
@@ -159,6 +164,7 @@ def attack(audited: Tensor, shadows: Shadows, *, seed: int, resamples: int = RES
         distance_null=float(null_distances.mean()),
         distance_limit=_once_in(null_distances),
         rates=rates,
+        curve=_curve(ratios, null.ravel()),
         targets=len(target),
         pooled=null.size,
         ratios=torch.from_numpy(ratios),
@@ -207,6 +213,11 @@ def true_positive_rate(members: Matrix, others: Matrix, fpr: float) -> float:
     allowed = int(np.floor(fpr * len(others) + 1e-9))
     threshold = np.sort(others)[len(others) - 1 - allowed] if allowed < len(others) else -np.inf
     return float((members > threshold).mean())
+
+
+def _curve(members: Matrix, others: Matrix) -> tuple[tuple[float, float], ...]:
+    rates = np.unique(np.rint(np.geomspace(1, len(others), POINTS))) / len(others)
+    return tuple((float(fpr), true_positive_rate(members, others, float(fpr))) for fpr in rates)
 
 
 def _once_in(null: Matrix) -> float:

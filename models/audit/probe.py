@@ -249,7 +249,7 @@ def _lesson(train: Held, population: Population, *, values: int, classes: int, s
         raise ValueError("there are too few training rows to calibrate on: some cell needs at least 4")
     inputs = (_told(train, classes, like=train) if told else train.features).float()
     fits, weigh = torch.from_numpy(~calibrates), torch.from_numpy(weights).float()
-    prior = torch.from_numpy(np.log(np.maximum(population.marginal, 1e-9))).float()
+    prior = torch.from_numpy(np.log(np.maximum(population.marginal, 1e-9)))
     parts = [(inputs[rows], train.values[rows], weigh[rows] / weigh[rows].mean()) for rows in (fits, ~fits)]
     return Lesson(*parts[0], *parts[1], values, prior)
 

@@ -45,7 +45,7 @@ class Lesson:
     check_weights: Tensor
     values: int
     prior: Tensor
-    """`[K]` float32: ln of each value's share in the population that is judged; -inf nowhere."""
+    """`[K]` float64: ln of each value's share in the population that is judged; -inf nowhere."""
 
 
 Answer = Callable[[Tensor], Tensor]

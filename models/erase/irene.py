@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import cos, pi
+from math import ceil, cos, pi
 from typing import Literal
 
 import torch
@@ -57,6 +57,10 @@ class Irene:
     balanced: bool = False
     """Whether heads and information weigh every cell (label, value) alike, as the audit does, instead of every row."""
 
+    balanced_task: bool = False
+    """Whether the task's loss weighs them alike too: where the attribute tells the label almost always, the few rows in which it does not
+    are all that shows another way."""
+
     epochs: int = 80
     batch: int = 100
 
@@ -100,16 +104,31 @@ PAPER_FACES = Irene(schedule="plateau", epochs=200)
 """CelebA, as published: reduce on plateau, stop below 1e-3."""
 
 
-def strong(*, gamma: float = 10.0, code: int | None = 0, scope: Scope = "bottleneck") -> Irene:
+def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope = "bottleneck", biased: bool = False) -> Irene:
     """Return the setting that fresh probes bear out, where the paper's linear head removes next to nothing.
 
-    MLP heads with several steps for each of the network's, begun anew in turn, the information balanced over (label, value), and a
-    narrow code: what the task does not need cannot hide in directions that the heads overlook.
+    MLP heads with several steps for each of the network's, begun anew in turn, and the information balanced over (label, value). At the
+    bottleneck also a narrow code, so that what the task does not need cannot hide in directions that the heads overlook, and the given
+    network's own answers as targets: labels of rows that it has already learnt would be learnt by heart.
+
+    Args:
+        rows: rows to learn from; the fewer, the more epochs.
+        gamma: more removes more, and costs more accuracy.
+        code: width of the narrow layer, 0 for one value fewer than there are classes, None for none.
+        biased: whether the attribute tells most of the label among the rows: the task is then learnt from labels, every cell alike.
+
+    Measured (sex of Adult, race of COMPAS with race among the inputs; best of fresh probes, nats; accuracy in points):
+        Adult    vanilla .30 to .34   code 1, gamma 0: .019   gamma 3: .013 at -.2   gamma 10: .005 at -.3   no code, gamma 10: .22
+        COMPAS   vanilla .68          code 1, gamma 1: .030 at -1.0   gamma 10: .023 at -1.7   with labels as targets, gamma 1: .024 at -3.8
+    Coloured digits, rho .99, through the network: unbiased accuracy .35, with biased=True and gamma 0: .48, 1: .65, 5: .62, 20: .18.
     """
+    steps = 1000
     network = scope == "network"
+    batch = 128 if network else 256
     return Irene(
-        alpha=1.0, gamma=gamma, head="mlp", heads=2, head_steps=3, heads_first=True, anew=4, balanced=True, epochs=20 if network else 16,
-        batch=128 if network else 256, optimiser="adam", rate=1e-3, head_rate=2e-3, weight_decay=0.0, schedule="cosine", code=code,
+        alpha=1.0, gamma=gamma, head="mlp", heads=2, head_steps=3, heads_first=True, anew=4, balanced=True, batch=batch,
+        epochs=min(60, max(8, ceil(steps * batch / rows))), optimiser="adam", rate=1e-3, head_rate=2e-3, weight_decay=0.0,
+        schedule="cosine", code=None if network else code, taught=0.0 if network or biased else 1.0, balanced_task=biased,
     )  # fmt: skip
 
 
@@ -154,8 +173,7 @@ def erase(
 
 def adapter(how: Irene, classes: int) -> Adapter:
     """Return the adapter that is trained at the bottleneck."""
-    narrow = () if how.code is None else (how.code or classes - 1,)
-    return Adapter(kind="mlp", hidden=(how.hidden, *narrow))
+    return Adapter(kind="mlp", hidden=(how.hidden,), code=0 if how.code is None else how.code or classes - 1)
 
 
 class Treatment:
@@ -167,12 +185,16 @@ class Treatment:
         self.patient, self.how, self.values_of = patient, how, rows.values
         self.heads = nn.ModuleList([make(how.head, width, values, generator) for _ in range(how.heads)])
         self.weights = balance(rows, values) if how.balanced else torch.ones(len(rows))
+        self.task_weights = torch.where(rows.values < 0, 1.0, balance(rows, values)) if how.balanced_task else torch.ones(len(rows))
         order = torch.randperm(len(rows), generator=generator)
         held = int(HELD * len(rows)) if how.schedule == "plateau" else 0
         self.held, self.learnt = order[:held], order[held:].sort().values
         self.answers = answers_of(net, rows.samples.inputs) if how.taught else torch.empty(0)
         self.known = self.learnt[rows.values[self.learnt] >= 0]
-        movers = {"net": optimiser_of(how, patient.learning(), how.rate), "heads": optimiser_of(how, self.heads.parameters(), how.head_rate)}
+        movers = {
+            "net": optimiser_of(how, patient.learning(), how.rate),
+            "heads": optimiser_of(how, self.heads.parameters(), how.head_rate),
+        }
         numbers = {"rate": how.rate, "best": float("inf"), "waited": 0.0}
         self.learning = Learning({"net": patient.net, "heads": self.heads}, movers, generator, numbers)
 
@@ -209,7 +231,8 @@ class Treatment:
     def loss(self, rows: Tensor, features: Tensor) -> Tensor:
         """Return alpha CE(y) + gamma I, which the network minimises."""
         logits = self.patient.logits(features)
-        task = functional.cross_entropy(logits, self.patient.labels[rows])
+        losses = functional.cross_entropy(logits, self.patient.labels[rows], reduction="none")
+        task = (self.task_weights[rows] * losses).mean()
         if self.how.taught:
             task = (1 - self.how.taught) * task + self.how.taught * functional.cross_entropy(logits, self.answers[rows])
         return self.how.alpha * task + self.how.gamma * self.information(rows, features)

@@ -110,13 +110,14 @@ def admit(
     """
     first = len(net.architecture.adapter.parts) if net.architecture.adapter is not None else 0
     out = extended(net, link, seed=seed)
-    cached = bottleneck_values(out, inputs, links=first, progress=progress, stop=stop)
     with torch.no_grad():
         shape = tuple(out.run(inputs[:1], out.before).shape[1:])
     new = [part for name, part in out.links.named_children() if int(name) >= first]
-    for part in new:
-        if isinstance(part, Standardised):
-            part.fit(cached)
+    standardised = [part for part in new if isinstance(part, Standardised)]
+    needed = inputs if scope == "bottleneck" or standardised else inputs[:0]
+    cached = bottleneck_values(out, needed, links=first, progress=progress, stop=stop)
+    for part in standardised:
+        part.fit(cached)
     moving: list[nn.Module] = [*new, *(out.get_submodule(name) for name in out.after)]
     if scope == "network":
         moving += [out.get_submodule(name) for name in out.before]

@@ -36,6 +36,10 @@ class Adapter:
     hidden: tuple[int, ...] = ()
     """`mlp`: widths of the layers between, at least one; leaky-ReLU after each."""
 
+    code: int = 0
+    """`mlp`: width of a linear layer before the last one: all that passes is a linear map of so many values; 0 = no such layer. Linear,
+    because half of a code of one value would vanish in a leaky-ReLU."""
+
     skip: bool = False
     """`mlp`: whether x itself is added."""
 
@@ -56,12 +60,14 @@ class Adapter:
         """
         if self.kind not in KINDS:
             raise ValueError(f"an adapter is one of {', '.join(KINDS)}, not {self.kind!r}")
-        given = {"mlp": ("hidden", "skip"), "quantized": ("bits",), "noise": ("sigma",), "chain": ("links",)}.get(self.kind, ())
-        for field in ("hidden", "skip", "bits", "sigma", "links"):
+        given = {"mlp": ("hidden", "skip", "code"), "quantized": ("bits",), "noise": ("sigma",), "chain": ("links",)}.get(self.kind, ())
+        for field in ("hidden", "skip", "code", "bits", "sigma", "links"):
             if getattr(self, field) and field not in given:
                 raise ValueError(f"an adapter of kind {self.kind} has no {field}")
         if self.kind == "mlp" and (not self.hidden or not all(1 <= width <= WIDEST for width in self.hidden)):
             raise ValueError(f"hidden holds widths from 1 to {WIDEST}, not {self.hidden}")
+        if not 0 <= self.code <= WIDEST:
+            raise ValueError(f"code lies between 0 and {WIDEST}, not at {self.code}")
         if self.kind == "quantized" and not 1 <= self.bits <= MOST_BITS:
             raise ValueError(f"bits lies between 1 and {MOST_BITS}, not at {self.bits}")
         if self.kind == "noise" and not (self.sigma > 0 and isfinite(self.sigma)):
@@ -88,6 +94,8 @@ class Adapter:
         written: dict[str, Any] = {"kind": self.kind}
         if self.hidden:
             written |= {"hidden": list(self.hidden), "skip": self.skip}
+        if self.code:
+            written["code"] = self.code
         if self.bits:
             written["bits"] = self.bits
         if self.sigma:
@@ -103,7 +111,7 @@ def adapter_of(form: Mapping[str, Any]) -> Adapter:
     Raises:
         ValueError: naming the field that is unknown, of another type, or out of range.
     """
-    types = {"kind": str, "hidden": (list, tuple), "skip": bool, "bits": int, "sigma": (int, float), "links": (list, tuple)}
+    types = {"kind": str, "hidden": (list, tuple), "skip": bool, "code": int, "bits": int, "sigma": (int, float), "links": (list, tuple)}
     for field, value in form.items():
         if field not in types or not isinstance(value, types[field]) or (isinstance(value, bool) and field != "skip"):  # type: ignore[arg-type]
             raise ValueError(f"an adapter has no {field} {value!r}")
@@ -116,6 +124,7 @@ def adapter_of(form: Mapping[str, Any]) -> Adapter:
         kind=form.get("kind", ""),
         hidden=hidden,
         skip=form.get("skip", False),
+        code=form.get("code", 0),
         bits=form.get("bits", 0),
         sigma=float(form.get("sigma", 0.0)),
         links=tuple(adapter_of(link) for link in form.get("links", ())),

@@ -56,7 +56,7 @@ class Standardised(nn.Module):
 class Learned(Standardised):
     """y = skip * x + MLP((x - mean) / scale)."""
 
-    def __init__(self, width: int, hidden: tuple[int, ...], *, skip: bool) -> None:
+    def __init__(self, width: int, hidden: tuple[int, ...], *, code: int, skip: bool) -> None:
         super().__init__(width)
         self.skip = skip
         layers: list[nn.Module] = []
@@ -64,6 +64,9 @@ class Learned(Standardised):
         for wide in hidden:
             layers += [Dense(before, wide), nn.LeakyReLU(LEAK)]
             before = wide
+        if code:
+            layers.append(Dense(before, code))
+            before = code
         self.layers = nn.Sequential(*layers, Dense(before, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,7 +164,7 @@ def made(link: Adapter, width: int) -> nn.Module:
     if link.kind == "affine":
         return Affine(width)
     if link.kind == "mlp":
-        return Learned(width, link.hidden, skip=link.skip)
+        return Learned(width, link.hidden, code=link.code, skip=link.skip)
     if link.kind == "quantized":
         return Quantized(width, link.bits)
     if link.kind == "noise":

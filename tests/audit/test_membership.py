@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor
 from models.audit.membership import Attack, Shadows, _null_aucs, _without_each, attack, auc, phi, true_positive_rate, verdict
 from models.audit.shadows import mislabelled
 from models.forget.refit import weights_of
-from models.linear.core import logits_of_rows
+from models.linear.core import fit_core, logits_of_rows
 from models.linear.solve import digest
 from models.linear.statistics import Rows, add, subtract
-from tests.audit.removals import FAKES, World, digit_world, fooling, retrained, untouched
+from models.nets import Architecture
+from models.train import default_training
+from tests.audit.removals import FAKES, World, digit_world, fooling, retrained, untouched, world
 
 
 def drawn(shift: float, rows: int, k: int, seed: int) -> Tensor:
@@ -40,6 +44,9 @@ def test_gaussian_scores_give_the_closed_form_of_the_best_test(shift: float) -> 
     assert found.auc_ci95[0] - 0.01 < norm.cdf(shift / np.sqrt(2)) < found.auc_ci95[1] + 0.01
     assert found.distance == pytest.approx(1 + shift**2, rel=0.1)
     assert found.found == (shift > 0)
+    for fpr, tpr in found.curve:
+        assert fpr < 1e-3 or tpr == pytest.approx(norm.cdf(norm.ppf(fpr) + shift), abs=0.05)
+    assert found.curve[-1] == (1.0, 1.0) and list(found.curve) == sorted(found.curve)
 
 
 def test_shadows_with_the_same_bits_tell_nothing_whatever_the_scores() -> None:
@@ -191,6 +198,30 @@ def test_twenty_of_twenty_pretences_are_refused_and_retraining_passes_nineteen_t
 
     assert refused == dict.fromkeys(FAKES, 20)
     assert passed >= 19
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_fashion_images_are_attacked_with_256_shadows_within_a_minute_and_judged_rightly() -> None:
+    data = pytest.importorskip("benchmarks.data")
+    try:
+        images = data.images("fashion_mnist", "train")
+    except data.DataMissing as missing:
+        pytest.skip(str(missing))
+    core_samples, user, audit = data.draw(images, (2000, 10_000, 1000), seed=0)
+    architecture = Architecture(name="convnet", input_shape=(1, 28, 28), classes=10)
+    core = fit_core(architecture, core_samples, default_training(architecture, 2000), expected_rows=10_000)
+    w = world(core_samples, core, user, audit, forget=100, seed=0)
+    started = process_time()
+
+    played = w.play(0, groups=128)
+    honest, passed = w.judged(retrained(w), played)
+
+    assert process_time() - started < 60
+    assert passed.passed and passed.power.caught >= 25 and honest.pooled == 12_800
+    for fake in FAKES.values():
+        answer = w.judged(fake(w), played)[1]
+        assert not answer.passed and not answer.void, answer.because
 
 
 def test_shadows_that_cannot_be_compared_are_refused() -> None:

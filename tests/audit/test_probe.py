@@ -11,7 +11,8 @@ from torch import Tensor
 from models.audit.balance import balanced, limits
 from models.audit.planted import balanced_rows, own_head, planted, smallest_budget
 from models.audit.probe import Held, Probed, probe
-from models.progress import Stopped
+from models.audit.readers import Answer, Lesson, read
+from models.progress import Stop, Stopped, never
 
 SHIFT = 1.5
 
@@ -78,8 +79,24 @@ def test_a_value_hidden_in_a_direction_a_hundred_times_fainter_than_the_rest_is_
 def test_an_overfit_reader_reports_the_leak_and_not_a_negative_number() -> None:
     seen = found(shifted(200, 1, d=150, shift=2.5), shifted(2000, 2, d=150, shift=2.5))
 
-    assert min(p.v_information for p in seen.probes) > 0  # uncalibrated, two of the three are below -.1
+    assert min(p.v_information for p in seen.probes) > 0
     assert seen.leakage > 0.25
+
+
+def test_a_reader_that_is_far_too_sure_of_itself_is_calibrated_before_it_is_judged() -> None:
+    def boasting(lesson: Lesson, seed: int, stop: Stop) -> list[Answer]:
+        return [lambda h: 40.0 * torch.stack([SHIFT / 2 - h[:, 0], h[:, 0] - SHIFT / 2], dim=1)]
+
+    train, test = shifted(400, 1), shifted(2000, 2)
+    half = torch.arange(400) < 200
+    parts = [(train.features[rows], train.values[rows], torch.ones(200)) for rows in (half, ~half)]
+    lesson = Lesson(*parts[0], *parts[1], 2, torch.full((2,), 0.5, dtype=torch.float64).log())
+
+    answers = read(boasting, lesson, test.features, seed=0, stop=never)
+
+    told = np.log(2) + float(answers.gather(1, test.values[:, None]).mean())
+    assert told == pytest.approx(information(SHIFT), abs=0.03)  # as sure as it was, it would be worth -6 nats
+    assert float(answers.exp().sum(dim=1).sub(1).abs().max()) < 1e-12
 
 
 def test_of_an_independent_value_nothing_is_found_and_the_limits_hold_in_nineteen_of_twenty_seeds() -> None:

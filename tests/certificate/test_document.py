@@ -118,7 +118,7 @@ def test_every_block_of_the_document_is_run_by_a_test_here() -> None:
 
     assert DOCUMENT.count("\n```") == 2 * len(BLOCKS)
     assert {kind for kind, _ in kinds} == {"sh", "python"}
-    assert kinds.count(("python", "")) == 5  # `load_linearised` is run in tests/service, on a version that the service made
+    assert kinds.count(("python", "")) == 6  # `load_linearised` and the ten lines are run on versions that the service made
     assert kinds.count(("sh", " cli")) == 1
 
 

@@ -23,8 +23,9 @@ from models.nets import NETS, Adapter, Architecture, Network, adapter_of, build
 from models.nets.draws import normals, uniforms
 
 AFFINE, MLP = Adapter(kind="affine"), Adapter(kind="mlp", hidden=(9, 5), skip=True)
+CODE = Adapter(kind="mlp", hidden=(9,), code=2)
 QUANTIZED, NOISE = Adapter(kind="quantized", bits=6), Adapter(kind="noise", sigma=0.5)
-EVERY = (Adapter(kind="identity"), AFFINE, MLP, QUANTIZED, NOISE, MLP.then(AFFINE).then(NOISE), QUANTIZED.then(NOISE))
+EVERY = (Adapter(kind="identity"), AFFINE, MLP, QUANTIZED, NOISE, MLP.then(AFFINE).then(NOISE), QUANTIZED.then(NOISE), CODE)
 
 
 def adapted(net: Network, adapter: Adapter, seed: int = 0) -> Network:
@@ -78,6 +79,15 @@ def test_an_adapter_that_gives_zero_leaves_nothing_of_the_input(name: str) -> No
 
     assert all(len(found.unique(dim=0)) == 5 for found in before)
     assert len(taps.unique(dim=0)) == len(out.unique(dim=0)) == 1
+
+
+def test_of_a_code_of_two_values_no_more_than_two_directions_pass() -> None:
+    net = adapted(lived_in(build(Architecture(name="mlp", input_shape=(7,), classes=4), 0)), CODE)
+
+    taps, _ = activations(net, torch.randn(60, 7, generator=torch.Generator().manual_seed(0)))
+
+    sizes = torch.linalg.svdvals((taps - taps.mean(0)).double())
+    assert float(sizes[1]) > 1e-2 * float(sizes[0]) > 1e4 * float(sizes[2])
 
 
 def test_maps_are_flattened_for_the_adapter_and_restored_after_it() -> None:
@@ -243,6 +253,8 @@ def test_a_linearised_erased_core_is_fitted_written_and_loaded(fixed: Fixed) -> 
         ({"kind": "mlp"}, "hidden"),
         ({"kind": "mlp", "hidden": [0]}, "hidden"),
         ({"kind": "mlp", "hidden": [True]}, "hidden"),
+        ({"kind": "mlp", "hidden": [3], "code": -1}, "code"),
+        ({"kind": "affine", "code": 1}, "code"),
         ({"kind": "quantized"}, "bits"),
         ({"kind": "quantized", "bits": 2000}, "bits"),
         ({"kind": "quantized", "bits": 8, "threshold": True}, "threshold"),

@@ -39,8 +39,7 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     (request,) = plan["requests"]
     wish = wish_of(json.loads(shelf.vault.read(request["body"])), plan["method"])
     spec = plan["spec"]
-    recipes = points_of(wish.method, wish.options, claim=wish.asked.claim, erased_before=bool(spec.get("erased")))
-    report.plan = shares(recipes)
+    report.plan = shares([])
     report.phase("loading")
     keep = set(unpack_table(shelf.vault.read(plan["state"]["index"]))["sample_id"].to_pylist())
     parent = parent_of(plan, shelf)
@@ -50,6 +49,9 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     shape, classes = tuple(plan["dataset"]["shape"]), spec["classes"]
     rows = material((table for _, table in tables(plan, shelf, keep)), wish.name, data=wish.data, shape=shape, classes=classes)
     refuse_small_budget(rows, wish.asked)
+    before, learnt, values = bool(spec.get("erased")), rows.trained, len(rows.values)
+    recipes = points_of(wish.method, wish.options, rows=learnt, values=values, claim=wish.asked.claim, erased_before=before)
+    report.plan = shares(recipes)
     report.phase(REFERENCE)
     core = core_on(spec, comparable(net), rows.core.samples, progress=report.progress)
     reference = refitted(core, rows.core.samples, lambda: tables(plan, shelf, keep), classes, progress=lambda number: None)

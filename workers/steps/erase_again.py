@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from torch import Tensor
-
 from models.forget import retrain as theorem
 from models.nets import Network
 from workers import verdict
@@ -50,7 +48,7 @@ def retrain(plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: Abstrac
         judged, whole = judge(ground, best, None)
         wish = Wish(entry["name"], entry["data"], ground.asked, entry["method"], {})
         entries.append(entry_of(wish, ground, best, judged))
-        files = evidence_of(shelf, wish, [judged.point], judged, best.recipes)
+        files = evidence_of(shelf, wish, [judged.point], judged, [best.recipe])
         evidence |= {f"{len(entries)}-{name}": file for name, file in files.items()}
         refusal = verdict.refusal_of(judged, wish.asked)
         if refusal is not None:
@@ -86,17 +84,13 @@ def _ground(
 
 
 def _removed(ground: Ground, entry: Mapping[str, Any]) -> Best:
-    """Follow an attribute's recipes, one after the other."""
-    heads: dict[str, Tensor] = {}
-    net, recipes = ground.before, [recipe_of(document) for document in entry["recipes"]]
-    for recipe in recipes:
-        watch = Watcher(None, float("inf"))
-        net = network_of(
-            recipe, net, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=None,
-            progress=lambda part, fraction: ground.report.progress("", 0.6 * fraction),
-        )  # fmt: skip
-        heads = heads or watch.heads
-    return Best(recipes, 0.0, net, heads)
+    """Follow an attribute's recipe."""
+    recipe, watch = recipe_of(entry["recipe"]), Watcher(None, float("inf"))
+    net = network_of(
+        recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=None,
+        progress=lambda part, fraction: ground.report.progress("", 0.6 * fraction),
+    )  # fmt: skip
+    return Best(recipe, 0.0, net, watch.heads)
 
 
 def _told(refusal: Mapping[str, str]) -> dict[str, str]:
