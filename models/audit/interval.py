@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 from typing import Literal
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor
 from models.audit.balance import balanced
 from models.audit.probe import Held, Probed
 from models.audit.transport import Carried, Cloud, Parts, carry, cut
-from models.information import MOST_BITS, information_bound, joint_information
+from models.erase.code_information import code_information
 from models.progress import Stop, never
 
 BLOCK = 512  # points coupled with one another at most: the work grows with points times block
 SMALLEST_BLOCK = 64
 WORK = 10_000_000  # points times values times block
 DRAWS = 2000
+LEAST = 1e-4  # probabilities of binary neurons are cut to [1e-4, 1 - 1e-4] in training, serving and here alike
 
 How = Literal["exact", "bits", "transport", "trivial"]
 
@@ -70,10 +71,11 @@ def quantised(theta: Tensor, values_of: Tensor, labels: Tensor, probed: Probed |
     """
     population = balanced(values_of, labels, values=values, classes=classes)
     weights = torch.from_numpy(population.weights)
-    if theta.shape[1] <= MOST_BITS:
-        exact = joint_information(theta, values_of, weights, values=values)
+    found = code_information(theta.double().clamp(LEAST, 1 - LEAST), values_of, values, weights)
+    if found.exact is not None:
+        exact = min(found.exact * log(2), population.entropy)  # from bits; above H(v) only by rounding
         return Interval(exact, exact, "exact", f"all {1 << theta.shape[1]:,} codes", "served outputs", population.entropy)
-    bound = information_bound(theta, values_of, weights, values=values)
+    bound = min(found.bound * log(2), population.entropy)
     lower = 0.0 if probed is None else probed.lower
     return Interval(lower, bound, "bits", f"bound for {theta.shape[1]} binary neurons", "served outputs", population.entropy)
 

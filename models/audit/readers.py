@@ -101,6 +101,8 @@ def whitening(features: Tensor) -> Answer:
     centred = wide - mean
     sizes, directions = torch.linalg.eigh(centred.T @ centred / len(wide))
     kept = sizes > FLOOR * sizes[-1].clamp(min=1e-300)
+    if not bool(kept.any()):
+        return lambda rows: rows.new_zeros(len(rows), 1)
     turn = (directions[:, kept] / sizes[kept].sqrt()).float()
     return lambda rows: ((rows.double() - mean).float()) @ turn
 
@@ -175,9 +177,10 @@ def _layers(width: int, values: int, generator: torch.Generator) -> nn.Sequentia
     sizes = (width, *HIDDEN, values)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layer = nn.Linear(inputs, outputs)
+        with torch.random.fork_rng(devices=[]):  # the default draw, not used, would move torch's own generator
+            layer = nn.Linear(inputs, outputs)
         with torch.no_grad():
-            layer.weight.copy_(torch.randn(outputs, inputs, generator=generator) * (2 / max(1, inputs)) ** 0.5)
+            layer.weight.copy_(torch.randn(outputs, inputs, generator=generator) * (2 / inputs) ** 0.5)
             layer.bias.zero_()
         layers += [layer, nn.GELU()]
     with torch.no_grad():

@@ -14,7 +14,7 @@ from models.audit.balance import balanced
 from models.audit.interval import costs, mixture_information, noisy, quantised, trivial
 from models.audit.probe import Held, Probed, probe
 from models.audit.transport import plan
-from models.information import binary_entropy, information_bound, joint_information
+from models.erase.code_information import code_information
 
 GRID = np.linspace(-40, 40, 8001)
 
@@ -90,18 +90,20 @@ def test_a_quantised_bottleneck_s_interval_contains_the_enumerated_value_in_fift
 
         truth = enumerated(np.clip(theta, 1e-4, 1 - 1e-4), v, weights, values)
         assert found.how == "exact" and found.lower - 1e-12 <= truth <= found.upper + 1e-12
-        assert truth <= information_bound(tensors[0], tensors[1], torch.from_numpy(weights), values=values) + 1e-12
+        wide = code_information(tensors[0].clamp(1e-4, 1 - 1e-4), tensors[1], values, torch.from_numpy(weights))
+        assert truth <= wide.bound * np.log(2) + 1e-12
 
 
 def test_an_exclusive_or_of_two_neurons_is_seen_though_neither_says_anything_alone() -> None:
-    bits = torch.tensor(list(product((0.0, 1.0), repeat=2)), dtype=torch.float64)
+    bits = torch.tensor(list(product((0.0, 1.0), repeat=2)), dtype=torch.float64).repeat(10, 1)
     theta, v = bits * 0.98 + 0.01, (bits.sum(dim=1) % 2).long()
+    y = torch.zeros(40, dtype=torch.int64)
 
-    joint = joint_information(theta, v, values=2) / np.log(2)
-    alone = binary_entropy(theta.mean(dim=0)) - 0.5 * sum(binary_entropy(theta[v == k].mean(dim=0)) for k in (0, 1))
+    together = quantised(theta, v, y, None, values=2, classes=1)
+    alone = [quantised(theta[:, [j]], v, y, None, values=2, classes=1) for j in (0, 1)]
 
-    assert 0.8 < joint < 0.96
-    assert float(alone.sum()) < 1e-9
+    assert 0.8 < together.upper / np.log(2) < 0.96
+    assert max(one.upper for one in alone) < 1e-9
 
 
 def test_wide_layers_are_bounded_and_never_summed_over() -> None:
@@ -112,8 +114,7 @@ def test_wide_layers_are_bounded_and_never_summed_over() -> None:
     found = quantised(theta, v, y, None, values=2, classes=2)
 
     assert found.how == "bits" and 0 < found.upper < 0.05 < found.entropy
-    with pytest.raises(ValueError, match="at most 14"):
-        joint_information(theta, v, values=2)
+    assert quantised(theta[:, :14], v, y, None, values=2, classes=2).upper < found.upper
 
 
 def test_features_served_as_they_are_have_the_trivial_upper_end() -> None:

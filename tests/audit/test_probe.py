@@ -237,3 +237,17 @@ def test_a_removal_that_only_corrupts_its_own_head_is_refused_and_its_head_raise
     assert head.alarm and head.balanced_accuracy < head.chance and head.v_information < 0
     assert not honest.alarm and honest.v_information > 0.1
     assert seen.lower > 0.1
+
+
+def test_features_that_never_change_and_values_that_were_never_learnt_are_audited_all_the_same() -> None:
+    _, v, y = rows(600, 1, values=4)
+    half = torch.arange(600) < 300
+    constant = Held(torch.full((600, 5), 3.0), v, y)
+    x = torch.nn.functional.one_hot(v, 4).float() + 0.1 * rows(600, 2, d=4)[0]
+    unseen = Held(x, v, y).select(half & (v < 3))
+
+    nothing = found(constant.select(half), constant.select(~half), values=4)
+    partly = found(unseen, Held(x, v, y).select(~half), values=4)
+
+    assert abs(nothing.leakage) < 0.01 and nothing.lower == 0.0 and nothing.upper < smallest_budget(nothing.n, 4)
+    assert all(np.isfinite(p.v_information) for p in partly.probes)  # a value that no reader was shown costs ln(4 / .001) at most
