@@ -63,6 +63,7 @@ def forget(
     delta: Annotated[float | None, typer.Option(help="With --epsilon.")] = None,
     nats: Annotated[float | None, typer.Option(help="The same as a largest Kullback-Leibler divergence, instead of both.")] = None,
     most_passes: Annotated[int | None, typer.Option(help="Of cg and sgd, over the rows that stay: then the request is refused.")] = None,
+    audit: Annotated[list[str] | None, typer.Option(help="membership: attack before and after, beside the proof of `exact`.")] = None,
     reason: Annotated[str | None, typer.Option(
         help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference; no personal data.")] = None,
@@ -82,6 +83,7 @@ def forget(
     samples = bool(ids or subjects or attributes or label is not None)
     _named_one(samples=samples, everything=everything, attribute=attribute, removal=removal)
     asked: dict[str, Any] = {"ids": ids, "subjects": subjects, "where": attributes, "everything": everything,
+                             **({"audits": audit} if audit else {}),
                              "guarantee": {k: v for k, v in (("epsilon", epsilon), ("delta", delta), ("nats", nats)) if v is not None},
                              "options": {} if most_passes is None else {"most_passes": most_passes}}
     with Client() as client:

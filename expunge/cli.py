@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from expunge import asking, records, show
+from expunge import asking, audits, records, show, verify_audit
 from expunge.asking import read_ids
 from expunge.client import Client, Problem, Unreachable
 from expunge.download import DownloadFailed
@@ -42,6 +42,7 @@ app.add_typer(asking.requests, name="requests")
 app.command("receipt")(asking.receipt)
 app.add_typer(records.jobs, name="jobs")
 app.command("versions")(records.versions)
+app.command("audit")(audits.audit)
 app.add_typer(records.key, name="key")
 
 Key = Annotated[Path | None, typer.Option("--key", help="The issuer's public key (PEM), from a place you trust.")]
@@ -63,9 +64,9 @@ def download(model: Annotated[str, typer.Argument(help="Name of the model.")],
 
 
 @app.command()
-def verify(place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downloaded version, or the address of one.")],
+def verify(place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downloaded version or audit, or the address of a version.")],
            key: Key = None, fingerprint: Fingerprint = None, json_: AsJson = False) -> None:
-    """Check a version against its certificate, offline, in seven steps.
+    """Check a version against its certificate, offline, in seven steps; or an audit's unpacked evidence, in six.
 
     Exits 0 if every step passed and the signer is the one you named; 1 if a step failed; 2 if you named none.
     """
@@ -73,7 +74,8 @@ def verify(place: Annotated[str, typer.Argument(metavar="DIR|URL", help="A downl
         with tempfile.TemporaryDirectory(prefix="expunge-") as folder:
             report = verify_directory(_fetched(place, Path(folder) / "version"), key=key, fingerprint=fingerprint)
     else:
-        report = verify_directory(Path(place), key=key, fingerprint=fingerprint)
+        check = verify_audit.verify if verify_audit.is_audit(Path(place)) else verify_directory
+        report = check(Path(place), key=key, fingerprint=fingerprint)
     if json_:
         show.as_json(show.report_json(report))
     else:

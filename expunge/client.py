@@ -17,6 +17,7 @@ import httpx
 from expunge import follow
 from expunge.download import download
 from expunge.follow import Event
+from expunge.unpacking import unpack
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL_REQUEST = frozenset({"fulfilled", "partial", "refused", "cancelled", "failed"})
@@ -144,7 +145,7 @@ class Client:
     def forget(self, model: str, *, ids: Iterable[str] = (), subjects: Iterable[str] = (), label: int | str | None = None,
                where: Mapping[str, Any] | None = None, everything: bool = False, method: str = "auto",
                guarantee: Mapping[str, float] | None = None, options: Mapping[str, Any] | None = None, reason: str | None = None,
-               reference: str | None = None, idempotency_key: str | None = None) -> Json:
+               reference: str | None = None, audits: Iterable[str] = (), idempotency_key: str | None = None) -> Json:
         """Ask a model to forget samples, or everything. Answers at once with the request and the `job` that carries it out.
 
         Args:
@@ -153,6 +154,7 @@ class Client:
             method: `auto`, `exact`, `retrain` or `zero`; `cg`, `sgd` or `retrain` of a linearised model.
             guarantee: `epsilon` and `delta`, or `nats`: what a linearised model's release must keep to.
             options: `most_passes` of `cg` and `sgd`.
+            audits: `membership`, by `exact`: the attack before and after beside the proof, in the job's evidence.
         """
         if everything:
             asked: Json = {"kind": "everything"}
@@ -161,7 +163,7 @@ class Client:
             if label is not None or where:
                 asked["where"] = {"label": label, "attributes": dict(where or {})}
         body = {"model": model, "forget": asked, "method": method, "guarantee": guarantee or None, "options": options or None,
-                "reason": reason, "reference": reference}
+                "reason": reason, "reference": reference, **({"audits": list(audits)} if audits else {})}
         return self._send("POST", "/forget", json=body, key=idempotency_key)
 
     def requests(self, *, state: str | None = None, model: str | None = None) -> list[Json]:
@@ -202,6 +204,23 @@ class Client:
         while (request := self.request(request_id))["state"] not in FINAL_REQUEST and time.monotonic() < deadline:
             time.sleep(0.05)
         return request
+
+    # Audits
+
+    def audit(self, model: str, version: str | int = "@latest-certified", *, audits: Iterable[str], attribute: str | None = None,
+              counts: Mapping[str, int] | None = None, idempotency_key: str | None = None) -> Json:
+        """Ask for an audit of a version. Answers at once with the job, which ends with a signed statement.
+
+        Args:
+            audits: `utility`, `distance`, `membership`, `probes` (give `attribute`), `decoder`.
+            counts: `shadow_groups`, `targets`, `decoder_steps`, `pictures`.
+        """
+        body = {"audits": list(audits), "attribute": attribute, "counts": dict(counts or {})}
+        return self._send("POST", f"/models/{_part(model)}/versions/{_part(str(version))}/audit", json=body, key=idempotency_key)
+
+    def unpack_evidence(self, job_id: str, out: Path | str) -> Path:
+        """Unpack the evidence of a job, its signed statement included, into a new directory."""
+        return unpack(self.fetch(f"/jobs/{_part(job_id)}/evidence"), Path(out))
 
     # Versions
 

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -73,7 +74,7 @@ class Report:
         return 0 if self.signer_known else 2
 
 
-class _Failed(Exception):
+class Failed(Exception):
     """A step says no."""
 
     def __init__(self, detail: str, advice: str) -> None:
@@ -82,7 +83,7 @@ class _Failed(Exception):
 
 
 @dataclass
-class _Evidence:
+class Evidence:
     """What the steps have established so far; each step adds to it and trusts only what an earlier one put there."""
 
     directory: Path
@@ -90,16 +91,18 @@ class _Evidence:
     fingerprint: str | None
     key: ec.EllipticCurvePublicKey | None = None
     payload: bytes = b""
+    file: str = "certificate.sigstore.json"
+    """The signed statement's."""
     certificate: dict[str, Any] | None = None
 
     def read(self, name: str) -> bytes:
         path = self.directory / name
         try:
             if path.stat().st_size > _LARGEST_PROOF:
-                raise _Failed(f"{name} is larger than any such file should be", "Download the version again.")
+                raise Failed(f"{name} is larger than any such file should be", "Download the version again.")
             return path.read_bytes()
         except OSError as reason:
-            raise _Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
+            raise Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
 
     @property
     def signer(self) -> ec.EllipticCurvePublicKey:
@@ -112,7 +115,7 @@ class _Evidence:
         return self.certificate
 
 
-_AGAIN = "Download the version again; if it fails again, do not use it and tell the issuer."
+AGAIN = "Download the version again; if it fails again, do not use it and tell the issuer."
 _DO_NOT_USE = "Do not use this version. Tell the issuer: the certificate contradicts itself."
 
 
@@ -125,52 +128,56 @@ def verify(directory: Path, *, key: Path | None = None, fingerprint: str | None 
         fingerprint: sha256 (hex) of that key's SubjectPublicKeyInfo in DER; without `key` and `fingerprint` the directory's own
             signer.pub is used, which shows only that one and the same key signed everything.
     """
-    evidence = _Evidence(Path(directory), key, fingerprint)
-    run = (_files, _signature, _statement, _digests, _inclusion, _policy, _agreement)
+    run = (_files, check_signature, _statement, _digests, check_inclusion, _policy, _agreement)
+    return run_steps(Evidence(Path(directory), key, fingerprint), tuple(zip(STEPS, run, strict=True)))
+
+
+def run_steps(evidence: Evidence, run: Sequence[tuple[str, Callable[[Evidence], tuple[str, ...]]]]) -> Report:
+    """Take steps in order up to the first that fails; the second is the signature, the third the statement."""
     steps: list[Step] = []
-    for number, (name, step) in enumerate(zip(STEPS, run, strict=True), start=1):
+    for number, (name, step) in enumerate(run, start=1):
         if steps and not steps[-1].passed:
             steps.append(Step(number, name, None, "not reached"))
             continue
         try:
             steps.append(Step(number, name, True, *step(evidence)))
-        except _Failed as reason:
+        except Failed as reason:
             steps.append(Step(number, name, False, reason.detail, reason.advice))
     signed, formed = bool(steps[1].passed), bool(steps[2].passed)
     return Report(
         steps=tuple(steps),
         signer=signature.fingerprint(evidence.signer) if signed else None,
-        signer_known=signed and (key is not None or fingerprint is not None),
+        signer_known=signed and (evidence.key_file is not None or evidence.fingerprint is not None),
         certificate=evidence.certificate if formed else None,
     )
 
 
-def _files(evidence: _Evidence) -> tuple[str, ...]:
+def _files(evidence: Evidence) -> tuple[str, ...]:
     try:
         found = {entry.name: entry.is_file() and not entry.is_symlink() for entry in evidence.directory.iterdir()}
     except OSError as reason:
-        raise _Failed(f"the directory cannot be read ({reason.strerror})", "Give the directory that `expunge download` made.") from None
+        raise Failed(f"the directory cannot be read ({reason.strerror})", "Give the directory that `expunge download` made.") from None
     missing = [name for name in FILES if name not in found]
     if missing:
-        raise _Failed(f"missing: {', '.join(missing)}", "Download the version again: all nine files are needed.")
+        raise Failed(f"missing: {', '.join(missing)}", "Download the version again: all nine files are needed.")
     spare = sorted(name for name in found if name not in FILES)
     if spare:
-        raise _Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
+        raise Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
     odd = [name for name in FILES if not found[name]]
     if odd:
-        raise _Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
+        raise Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
     return (f"{len(FILES)} files",)
 
 
-def _signature(evidence: _Evidence) -> tuple[str, ...]:
+def check_signature(evidence: Evidence) -> tuple[str, ...]:
     evidence.key = _trusted(evidence)
     try:
-        sealed = dsse.read(evidence.read("certificate.sigstore.json"))
+        sealed = dsse.read(evidence.read(evidence.file))
         if sealed.key_id != signature.fingerprint(evidence.key) or sealed.hint != sealed.key_id:
             raise signature.BadSignature("it names another key than the one given")
         signature.check(dsse.pae(sealed.payload), sealed.signature, evidence.key)
     except (dsse.Malformed, signature.BadSignature) as reason:
-        raise _Failed(f"certificate.sigstore.json: {reason}", _AGAIN) from None
+        raise Failed(f"{evidence.file}: {reason}", AGAIN) from None
     evidence.payload = sealed.payload
     name = signature.fingerprint(evidence.key)
     if evidence.key_file is None and evidence.fingerprint is None:
@@ -181,71 +188,71 @@ def _signature(evidence: _Evidence) -> tuple[str, ...]:
     return (f"signed by {name}",)
 
 
-def _trusted(evidence: _Evidence) -> ec.EllipticCurvePublicKey:
+def _trusted(evidence: Evidence) -> ec.EllipticCurvePublicKey:
     """Take the key that the caller vouches for, and require that the directory's own is the same."""
     try:
         own = signature.read_public(evidence.read("signer.pub"))
     except signature.BadKey as reason:
-        raise _Failed(f"signer.pub: {reason}", _AGAIN) from None
+        raise Failed(f"signer.pub: {reason}", AGAIN) from None
     name = signature.fingerprint(own)
     other = "Check where the key came from. If it is the issuer's, do not use this version: somebody else signed it."
     if evidence.key_file is not None:
         try:
             given = signature.read_public(evidence.key_file.read_bytes())
         except (OSError, signature.BadKey):
-            raise _Failed("the key given is not a readable P-256 public key in PEM", "Give the issuer's public key file.") from None
+            raise Failed("the key given is not a readable P-256 public key in PEM", "Give the issuer's public key file.") from None
         if signature.fingerprint(given) != name:
-            raise _Failed(f"signer.pub ({name}) is not the key given ({signature.fingerprint(given)})", other)
+            raise Failed(f"signer.pub ({name}) is not the key given ({signature.fingerprint(given)})", other)
     if evidence.fingerprint is not None:
         asked = evidence.fingerprint.strip().lower().replace(":", "")
         if asked != name:
-            raise _Failed(f"signer.pub has the fingerprint {name}, not the one given", other)
+            raise Failed(f"signer.pub has the fingerprint {name}, not the one given", other)
     return own
 
 
-def _statement(evidence: _Evidence) -> tuple[str, ...]:
+def _statement(evidence: Evidence) -> tuple[str, ...]:
     try:
         value = canonical.loads(evidence.payload)
         statement.check(value)
     except (canonical.NotCanonical, statement.BadStatement) as reason:
-        raise _Failed(str(reason), "Try a newer `expunge`; if it fails there too, tell the issuer that the statement is broken.") from None
+        raise Failed(str(reason), "Try a newer `expunge`; if it fails there too, tell the issuer that the statement is broken.") from None
     if value["predicate"]["kind"] == "refusal":
-        raise _Failed("the certificate is a refusal: nothing was published under it", "Do not use these files; tell the issuer.")
+        raise Failed("the certificate is a refusal: nothing was published under it", "Do not use these files; tell the issuer.")
     evidence.certificate = value
     said = value["predicate"]
     return (f"{said['kind']} of {said['model']['name']!r}, {said['verdict']}, issued {said['issuedAt']} by {said['issuer']}",)
 
 
-def _digests(evidence: _Evidence) -> tuple[str, ...]:
+def _digests(evidence: Evidence) -> tuple[str, ...]:
     for name, digest in statement.subjects_of(evidence.said).items():
         try:
             with (evidence.directory / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as reason:
-            raise _Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
+            raise Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
         if found != digest:
-            raise _Failed(f"{name} has the sha256 {found}, the certificate says {digest}", _AGAIN)
+            raise Failed(f"{name} has the sha256 {found}, the certificate says {digest}", AGAIN)
     return (f"{len(evidence.said['subject'])} files have the digests that were signed",)
 
 
-def _inclusion(evidence: _Evidence) -> tuple[str, ...]:
+def check_inclusion(evidence: Evidence) -> tuple[str, ...]:
     advice = "Download inclusion.json again; if it fails again, ask the issuer for the log's checkpoint and proof."
     try:
         value = canonical.loads(evidence.read("inclusion.json"))
         _INCLUSION(value, "inclusion.json")
         path = [base64.b64decode(step, validate=True) for step in value["path"]]
         if [base64.b64encode(step).decode("ascii") for step in path] != value["path"]:
-            raise _Failed("inclusion.json: base64 with spare bits", advice)
+            raise Failed("inclusion.json: base64 with spare bits", advice)
         seen = checkpoint.verify(value["checkpoint"], evidence.signer)
     except (canonical.NotCanonical, statement.BadStatement, checkpoint.BadCheckpoint, binascii.Error, ValueError) as reason:
-        raise _Failed(f"inclusion.json: {reason}", advice) from None
+        raise Failed(f"inclusion.json: {reason}", advice) from None
     if value["leaf"] != statement.log_leaf_of(evidence.payload):
-        raise _Failed("inclusion.json is about another certificate", advice)
+        raise Failed("inclusion.json is about another certificate", advice)
     if value["size"] != seen.size:
-        raise _Failed("inclusion.json and its checkpoint name different sizes of the log", advice)
+        raise Failed("inclusion.json and its checkpoint name different sizes of the log", advice)
     leaf = merkle.leaf_hash(canonical.dumps(value["leaf"]))
     if not merkle.verify_inclusion(leaf, index=value["index"], size=seen.size, path=path, root=seen.root):
-        raise _Failed("the path does not lead from this certificate to the checkpoint's root", advice)
+        raise Failed("the path does not lead from this certificate to the checkpoint's root", advice)
     return (f"entry {value['index']} of {seen.size} in {seen.origin}",)
 
 
@@ -268,7 +275,7 @@ _THRESHOLDS = statement.many(
 )
 
 
-def _policy(evidence: _Evidence) -> tuple[str, ...]:
+def _policy(evidence: Evidence) -> tuple[str, ...]:
     said, files = evidence.said["predicate"], statement.subjects_of(evidence.said)
     _follows(said["policy"]["digest"]["sha256"] == files["policy.json"], "the policy named is not policy.json")
     _follows(said["model"]["core"]["digest"]["sha256"] == files["core.safetensors"], "the core named is not core.safetensors")
@@ -278,7 +285,7 @@ def _policy(evidence: _Evidence) -> tuple[str, ...]:
         statement.mapping_of(_POLICY | ({"thresholds": _THRESHOLDS} if bounded else {}))(rules, "policy.json")
         model = canonical.loads(evidence.read("model.json"))
     except (canonical.NotCanonical, statement.BadStatement) as reason:
-        raise _Failed(str(reason), _DO_NOT_USE) from None
+        raise Failed(str(reason), _DO_NOT_USE) from None
     _follows(rules["name"] == said["policy"]["name"], "policy.json has another name than the certificate's policy")
     architecture = model.get("architecture") if isinstance(model, dict) else None
     described = said["model"]["architecture"]["digest"]["sha256"] == canonical.digest(architecture)
@@ -315,7 +322,7 @@ def _proof_follows(entry: dict[str, Any], files: dict[str, str], directory: Path
         try:
             values = tensors.digest(directory / "user.safetensors", "user.weight")
         except tensors.BadTensors as reason:
-            raise _Failed(str(reason), _DO_NOT_USE) from None
+            raise Failed(str(reason), _DO_NOT_USE) from None
         _follows(value["weightValues"]["sha256"] == values, f"{name} is proved for other values of user.weight")
 
 
@@ -353,10 +360,10 @@ def _thresholds_follow(said: dict[str, Any], thresholds: list[dict[str, Any]], *
 
 def _follows(holds: bool, otherwise: str) -> None:
     if not holds:
-        raise _Failed(otherwise, _DO_NOT_USE)
+        raise Failed(otherwise, _DO_NOT_USE)
 
 
-def _agreement(evidence: _Evidence) -> tuple[str, ...]:
+def _agreement(evidence: Evidence) -> tuple[str, ...]:
     name = signature.fingerprint(evidence.signer)
     pem = hashlib.sha256(signature.pem(evidence.signer)).hexdigest()
     for file, hint, expected in (
@@ -366,7 +373,7 @@ def _agreement(evidence: _Evidence) -> tuple[str, ...]:
         try:
             said = dsse.verify(dsse.read(evidence.read(file)), evidence.signer, hint=hint)
         except (dsse.Malformed, signature.BadSignature, canonical.NotCanonical) as reason:
-            raise _Failed(f"{file}: {reason}", _AGAIN) from None
+            raise Failed(f"{file}: {reason}", AGAIN) from None
         if said != expected:
-            raise _Failed(f"{file} is signed, but says something else than the certificate", _DO_NOT_USE)
+            raise Failed(f"{file} is signed, but says something else than the certificate", _DO_NOT_USE)
     return ("svr.sigstore.json and model.sig say the same, by the same key",)

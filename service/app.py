@@ -12,7 +12,7 @@ from service.checks import Readiness
 from service.home import Home
 from service.limits import DeclaredLength
 from service.metrics import Metrics
-from service.routes import datasets, forget, health, jobs, keys, log, models, policies, versions
+from service.routes import audits, datasets, forget, health, jobs, keys, log, models, policies, versions
 
 MAX_JSON = 64 << 20
 """Bytes of a JSON body: a million ids fit."""
@@ -29,7 +29,7 @@ def create_app(home: Home) -> FastAPI:
     app.state.metrics = Metrics(home.db)
     app.add_middleware(DeclaredLength, limit=MAX_JSON, except_for=UPLOADS)
     errors.install(app)
-    for part in (forget, jobs, datasets, models, versions, policies, keys, log, health):
+    for part in (forget, jobs, audits, datasets, models, versions, policies, keys, log, health):
         app.include_router(part.router, max_body_size=None if part is datasets else MAX_JSON)
     app.include_router(models.uploads_router)
     return app

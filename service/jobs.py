@@ -56,10 +56,10 @@ def submit(
     now: datetime,
     queue: Queue = "cpu",
     due_at: datetime | None = None,
+    task: Mapping[str, Any] | None = None,
 ) -> Job:
-    return _add(
-        session, now, kind=kind, lane=dataset_id, dataset_id=dataset_id, model_id=model_id, method=method, queue=queue, due_at=due_at
-    )
+    own = {"kind": kind, "lane": dataset_id, "dataset_id": dataset_id, "model_id": model_id, "method": method, "queue": queue}
+    return _add(session, now, due_at=due_at, task=dict(task) if task else None, **own)
 
 
 def split(session: Session, held: Claim, tasks: Sequence[Mapping[str, Any]], *, now: datetime) -> None:
@@ -184,6 +184,11 @@ def keep_checkpoint(session: Session, held: Claim, checkpoint: Mapping[str, Any]
     hold(session, held)
     _drop_checkpoint(session, held.job_id, now, still=checkpoint["blobs"].values())
     _move(session, held, checkpoint=dict(checkpoint))
+
+
+def leave_evidence(session: Session, job_id: str, evidence: Mapping[str, Any]) -> None:
+    """Leave a job this much of its evidence."""
+    _rows(session, update(Job).where(Job.id == job_id).values(evidence=dict(evidence) or null()))
 
 
 def hold(session: Session, held: Claim) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service import erasure, jobs, log, requests
+from service import erasure, jobs, log, pictures, requests
 from service.jobs import Claim
 from service.states import JobState
 from service.tables import Certificate, Dataset, DatasetBlock, Job, Model, ModelBlock, Request, Tombstone, Version
@@ -83,6 +83,7 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
     for version in session.scalars(select(Version).where(Version.model_id == model.id)):
         gone = [f["blob"] for f in version.files.values() if f["blob"] not in kept]
         erasure.schedule(session, gone, job_id=held.job_id, what="weights of a withdrawn version", due_at=now + rollback)
+    erasure.schedule(session, pictures.take_out(session, model.id), job_id=held.job_id, what="pictures of samples in evidence", due_at=now)
     parent.state, parent.withdrawn_at = "withdrawn", now
     statement = _sign_in(session, held, signed, now)
     model.spec = _first_stated(outcome["spec"], statement)
@@ -106,6 +107,14 @@ def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], sign
     state: JobState = "refused" if signed else "done"
     ended = {"statement": statement, "seconds": outcome["seconds"], "error": outcome.get("refusal"), "evidence": outcome.get("evidence")}
     jobs.finish(session, held, state=state, now=now, **ended)
+
+
+def audited(session: Session, held: Claim, outcome: Mapping[str, Any], signed: Signed, now: datetime) -> None:
+    """A version was audited: the signed statement and its evidence stand; nothing else has changed, whatever was found."""
+    jobs.hold(session, held)
+    statement = _sign_in(session, held, signed, now)
+    done = {"statement": statement, "seconds": outcome["seconds"], "evidence": outcome["evidence"]}
+    jobs.finish(session, held, state="done", now=now, **done)
 
 
 def failed(session: Session, held: Claim, error: Mapping[str, Any], now: datetime) -> None:

@@ -61,6 +61,13 @@ def choose_method(model: Addressee, body: ForgetBody) -> str:
             f"This request on this model allows: auto, {', '.join(name for name in allowed if name != 'auto')}.",
             errors=[at("/method", "not supported here")],
         )
+    if body.audits and method != "exact":
+        raise Problem(
+            422,
+            "audits_unsupported",
+            f"With method {method} there is no audit of a request; audit the version afterwards.",
+            errors=[at("/audits", "not supported here")],
+        )
     if isinstance(body.options, OptionsIn) and method not in ("cg", "sgd"):
         raise Problem(
             422,

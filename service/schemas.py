@@ -116,6 +116,8 @@ class ForgetBody(In):
     `any`."""
     options: OptionsIn | EraseOptions | None = None
     """One schema a method."""
+    audits: Annotated[list[Literal["membership"]], Field(max_length=1)] = []
+    """Of samples, by `exact`: what to measure beside the proof. It takes about a minute, and is shown in the job's evidence."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 
@@ -124,6 +126,13 @@ class ForgetBody(In):
     def _of_an_attribute(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and "forget" in info.data and not isinstance(info.data["forget"], ForgetAttribute):
             raise ValueError("belongs to requests about an attribute")
+        return value
+
+    @field_validator("audits")
+    @classmethod
+    def _of_named_samples(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if value and "forget" in info.data and not isinstance(info.data["forget"], ForgetSamples):
+            raise ValueError("belongs to requests about samples")
         return value
 
     @field_validator("guarantee")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal, get_args
 
 JobState = Literal["queued", "running", "done", "refused", "failed", "cancelled"]
-JobKind = Literal["validate", "fit", "forget", "erase", "block"]
+JobKind = Literal["validate", "fit", "forget", "erase", "audit", "block"]
 Queue = Literal["cpu", "gpu"]
 RequestKind = Literal["samples", "everything", "attribute"]
 RequestState = Literal["received", "in_progress", "fulfilled", "partial", "refused", "cancelled", "failed"]

@@ -154,7 +154,7 @@ class Job(Base):
     due_at: Mapped[datetime | None]
     """When the earliest of its requests must be answered."""
     task: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What a part is to do: names of blobs, no ids of samples."""
+    """What a part is to do: names of blobs, no ids of samples. Or what an audit is to find out: version, audits and counts."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What a part made, for as long as its job may still ask for it."""
     checkpoint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -93,7 +93,7 @@ class Live:
         return self.job(self.client.post("/models", json=body | more))
 
     def forget(self, model: str, **what: Any) -> httpx.Response:
-        top = {k: what.pop(k) for k in ("method", "guarantee", "options", "reason", "reference") if k in what}
+        top = {k: what.pop(k) for k in ("method", "guarantee", "options", "audits", "reason", "reference") if k in what}
         return self.client.post("/forget", json={"model": model, "forget": {"kind": "samples"} | what} | top)
 
     def version(self, model: str, name: str = "@latest-certified") -> dict[str, Any]:

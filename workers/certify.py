@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.resources import files as package_files
@@ -86,7 +86,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
     removed = outcome["spec"].get("erased", [])
     whole = facts.Facts(
         issuer=home.signer.issuer,
-        issued_at=_moment(job.created_at),
+        issued_at=moment_text(job.created_at),
         job_id=job.id,
         policy=policy,
         model=_model(session, model, outcome, digests["core.safetensors"], architecture),
@@ -117,7 +117,7 @@ def certify_refusal(session: Session, home: Home, held: Claim, outcome: Mapping[
     removed = [*others, *([tried] if tried else [])]
     whole = facts.Facts(
         issuer=home.signer.issuer,
-        issued_at=_moment(job.created_at),
+        issued_at=moment_text(job.created_at),
         job_id=job.id,
         policy=policy_of(dict(model.spec) | {"erased": removed}),
         model=facts.Model(
@@ -146,8 +146,13 @@ def _signed(kind: str, bundle: Mapping[str, bytes], signer: Signer) -> Signed:
         kind,
         {name: data.decode() for name, data in bundle.items()},
         leaf=certificates.log_leaf(certificate),
-        inclusion=partial(_inclusion, signer),
+        inclusion=inclusion(signer),
     )
+
+
+def inclusion(signer: Signer) -> Callable[[int, int, bytes, bytes, list[bytes]], str]:
+    """What writes inclusion.json once the log has given a statement its place."""
+    return partial(_inclusion, signer)
 
 
 def _inclusion(signer: Signer, index: int, size: int, leaf: bytes, root: bytes, path: list[bytes]) -> str:
@@ -205,8 +210,8 @@ def _request(session: Session, held: Claim, said: Mapping[str, Any]) -> facts.Re
         ids=tuple(r.id for r in asked),
         kind=asked[0].kind,
         reasons=tuple(sorted({r.reason for r in asked if r.reason})),
-        received_at=_moment(min(r.received_at for r in asked)),
-        due_at=_moment(min(r.due_at for r in asked)),
+        received_at=moment_text(min(r.received_at for r in asked)),
+        due_at=moment_text(min(r.due_at for r in asked)),
         count=said["count"],
         commitment=said["commitment"],
         adaptive=True,
@@ -235,7 +240,8 @@ def _empty_commitment() -> str:
     return hashlib.sha256(b"").hexdigest()
 
 
-def _moment(when: datetime) -> str:
+def moment_text(when: datetime) -> str:
+    """A UTC moment as statements write it."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service import outcomes, requests
 from service.home import Home
 from service.jobs import Claim
-from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Tombstone
+from service.tables import Dataset, DatasetBlock, Job, Model, ModelBlock, Tombstone, Version
 
 LEAST_PARTS = 4
 """Fewer parts than this are not handed out: writing the core and sums down, and waiting for helpers, would cost what they save."""
@@ -32,6 +32,8 @@ def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
     if home.settings.distributed and splits:
         common["groups"] = _groups(session, dataset, home.settings.part_rows)
     common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
+    if job.kind == "audit":
+        return common | _audit(session, job, model)
     if job.kind == "fit":
         return common | {"given_core": model.given_core_blob}
     return common | _forget(session, home, job, model)
@@ -80,6 +82,19 @@ def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:
         "index": dataset.index_blob,
         "shape": dataset.summary["shape"],
         "text_labels": dataset.summary["text_labels"],
+    }
+
+
+def _audit(session: Session, job: Job, model: Model) -> dict[str, Any]:
+    assert job.task is not None
+    version = session.get_one(Version, (model.id, job.task["version"]))
+    blocks = select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == model.id).order_by(ModelBlock.number)
+    return {
+        "task": job.task,
+        "certified": version.state == "certified",
+        "files": version.files,
+        "state": model.state_blobs,
+        "blocks": [list(b) for b in session.execute(blocks).all()],
     }
 
 

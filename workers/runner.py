@@ -21,7 +21,7 @@ from service.db import OUTAGE, moment
 from service.home import Home
 from service.jobs import Claim, LostLease
 from service.states import Queue
-from workers import certify
+from workers import audit_signing, certify
 from workers.plan import continued, plan_of
 from workers.process import Child, ChildDied
 from workers.pulse import Pulse
@@ -236,6 +236,10 @@ class Runner:
             self._write(lambda session: outcomes.carried_out(session, held, outcome, moment(session)))
         elif held.kind == "validate":
             self._write(lambda session: outcomes.validated(session, held, outcome, moment(session)))
+        elif held.kind == "audit":
+            with home.db.read() as session:
+                statement = audit_signing.certify_audit(session, home, held, outcome, hardware)
+            self._write(lambda session: outcomes.audited(session, held, outcome, statement, moment(session)))
         elif outcome.get("nothing"):
             self._publish_nothing(held, outcome, hardware)
         else:

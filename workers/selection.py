@@ -25,6 +25,8 @@ class Asked:
     guarantee: Mapping[str, float] | None = None
     """What it wishes for: epsilon and delta, or nats."""
     most_passes: int | None = None
+    audits: tuple[str, ...] = ()
+    """What is to be measured beside the proof."""
 
 
 @dataclass(frozen=True)

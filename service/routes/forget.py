@@ -68,7 +68,7 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
 
 def _sealed_form(body: ForgetBody) -> bytes:
     asked = body.forget.model_dump(mode="json")
-    wishes = body.model_dump(mode="json", include={"guarantee", "options"})
+    wishes = body.model_dump(mode="json", include={"guarantee", "options", "audits"})
     if isinstance(body.forget, ForgetAttribute):
         wishes |= {"budget": attributes.budget(body).model_dump(mode="json"), "data": body.data or "core", "claim": body.claim or "any"}
     return json.dumps(asked | wishes | {"seed": secrets.token_hex(32)}).encode()

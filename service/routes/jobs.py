@@ -94,13 +94,14 @@ async def follow(
 
 @router.get("/jobs/{job_id}/certificate")
 def certificate_of(job_id: str, home: OpenHome, caller: MayRead) -> Response:
-    """The signed statement that a job ended with: of its version, or of its refusal."""
+    """The signed statement that a job ended with: of its version, of its refusal, or of its audit."""
     with home.db.read() as session:
         job = job_with(session, job_id)
         found = session.get(Certificate, job.statement) if job.statement else None
         if found is None:
             raise not_found("certificate")
-        return Response(found.files["certificate.sigstore.json"], media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
+        name = "certificate.sigstore.json" if found.kind != "audit" else "audit.sigstore.json"
+        return Response(found.files[name], media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
 
 
 def shown(session: Session, job: Job) -> JobOut:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 
-from service import certificates, downloads, evidence, policies
+from service import auditing, certificates, downloads, evidence, policies
 from service.deps import MayRead, OpenHome, job_with
 from service.facts import EXACT_POLICY, Policy, linearised_policy
 from service.problem import not_found
@@ -38,6 +38,7 @@ def list_policies(home: OpenHome, caller: MayRead) -> Any:
     with home.db.read() as session:
         models = session.scalars(select(Model).order_by(Model.name)).all()
     items = [_shown(policy, meaning=meaning, model=None) for meaning, policy in EXAMPLES]
+    items.append(auditing.shown_policy())
     items += [_shown(policies.policy_of(model.spec), meaning=None, model=model.name) for model in models]
     return {"items": items, "next": None}
 

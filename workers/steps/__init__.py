@@ -8,6 +8,7 @@ from typing import Any
 from workers.artifacts import Shelf
 from workers.parts import block
 from workers.report import Report
+from workers.steps.audit import audit
 from workers.steps.erase import erase
 from workers.steps.fit import fit
 from workers.steps.forget import forget
@@ -15,4 +16,4 @@ from workers.steps.validate import validate
 
 Step = Callable[[Mapping[str, Any], Shelf, Report], dict[str, Any]]
 
-STEPS: dict[str, Step] = {"validate": validate, "fit": fit, "forget": forget, "erase": erase, "block": block}
+STEPS: dict[str, Step] = {"validate": validate, "fit": fit, "forget": forget, "erase": erase, "audit": audit, "block": block}

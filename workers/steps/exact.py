@@ -27,6 +27,7 @@ from workers.artifacts import (
     unpack_statistics,
     unpack_weights,
 )
+from workers.attacked import PHASE, attacked
 from workers.measure import accuracy_of
 from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
@@ -69,7 +70,21 @@ def _exact(
     if gone is None:  # audit rows alone: the sums, and so the weights, stay as they are
         return _publishable(plan, shelf, report, before, selection, statistics, before.weights, None, blocks)
     removal = exact.forget(statistics, gone.rows, before.core, overwrite=True)
-    return _publishable(plan, shelf, report, before, selection, removal.statistics, removal.weights, gone, blocks)
+    outcome = _publishable(plan, shelf, report, before, selection, removal.statistics, removal.weights, gone, blocks)
+    if not any("membership" in request.audits for request in asked):
+        return outcome
+    report.phase(PHASE)
+    evidence = attacked(
+        plan,
+        shelf,
+        before.core,
+        before=before.weights,
+        after=removal.weights,
+        statistics=removal.statistics,
+        gone=gone,
+        progress=lambda _, done: report.progress("", done),
+    )
+    return outcome | {"evidence": evidence}
 
 
 def _zero(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from expunge import merkle
 from expunge.statement import PROVED_DIGESTS
 from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
+from workers.attacked import PHASE
 from workers.census import census
 from workers.report import Report
 from workers.selection import Asked, Memory, Selection, select, subjects_emptied
@@ -27,14 +28,14 @@ _SHARES = {"exact": _SHORT, "zero": _SHORT, "retrain": _LONG, "cg": _SOLVED, "sg
 
 def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Carry out all requests of one job at once."""
+    bodies = shelf.vault.read_each([request["body"] for request in plan["requests"]])
+    asked = [_asked(request["id"], json.loads(body)) for request, body in zip(plan["requests"], bodies, strict=True)]
     again = {erase_again.AGAIN: 4.0} if plan["method"] == "retrain" and plan["spec"].get("erased") else {}
-    report.plan = _SHARES[plan["method"]] | again
+    report.plan = _SHARES[plan["method"]] | again | ({PHASE: 3.0} if any(request.audits for request in asked) else {})
     report.resume(plan)
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))
     memory = Memory(bytes.fromhex(plan["secret"]), plan["model_id"], frozenset(plan["tombstones"]))
-    bodies = shelf.vault.read_each([request["body"] for request in plan["requests"]])
-    asked = [_asked(request["id"], json.loads(body)) for request, body in zip(plan["requests"], bodies, strict=True)]
     roles = dict(zip(held["sample_id"].to_pylist(), held["role"].to_pylist(), strict=True))
     selection = select(asked, index=index, held=roles, memory=memory, core_too=plan["method"] == "retrain")
     if not selection.gone:
@@ -70,6 +71,7 @@ def _asked(name: str, body: Mapping[str, Any]) -> Asked:
         where=body.get("where"),
         seed=bytes.fromhex(body["seed"]),
         guarantee=body.get("guarantee"),
+        audits=tuple(body.get("audits", ())),
         most_passes=(body.get("options") or {}).get("most_passes"),
     )
 

@@ -1,0 +1,117 @@
+"""Audits of a version that is there: what may be asked for, by which policy they answer, and when they cannot be made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from sqlalchemy.orm import Session
+
+from expunge import canonical
+from service import jobs
+from service.db import moment
+from service.problem import Problem, at
+from service.states import Queue
+from service.tables import Dataset, Job, Model, Version
+
+Audit = Literal["utility", "distance", "membership", "probes", "decoder"]
+
+POLICY: dict[str, Any] = {
+    "name": "audit-v1",
+    "audits": {
+        "utility": {"fewestRows": 20},
+        "distance": {"fewestRows": 20},
+        "membership": {"shadowGroups": 128, "targets": 100, "canaries": 50, "level": "0.01", "leastCaught": "0.5"},
+        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000},
+        "decoder": {"steps": 600, "pictures": 5, "planted": 1, "resamples": 1000},
+    },
+}
+"""What each audit answers by where the caller says nothing else: thresholds as decimal texts, and how much is sampled."""
+
+
+class AuditIn(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Counts(AuditIn):
+    """How much is sampled; the policy's own counts where absent. Fewer is quicker and sees less."""
+
+    shadow_groups: Annotated[StrictInt, Field(ge=32, le=1024)] | None = None
+    """Two shadow models each. `membership`."""
+    targets: Annotated[StrictInt, Field(ge=20, le=10_000)] | None = None
+    """User samples whose trace is looked for. `membership`."""
+    decoder_steps: Annotated[StrictInt, Field(ge=20, le=100_000)] | None = None
+    pictures: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+    """Audit images that are redrawn. `decoder`."""
+
+
+class AuditBody(AuditIn):
+    audits: Annotated[list[Audit], Field(min_length=1, max_length=5)]
+    attribute: Annotated[StrictStr, Field(min_length=1, max_length=256)] | None = None
+    """What `probes` look for, without the column's `attr_`."""
+    counts: Counts = Counts()
+
+    @model_validator(mode="after")
+    def _fits(self) -> AuditBody:
+        if len(set(self.audits)) != len(self.audits):
+            raise ValueError("each audit is named once")
+        if ("probes" in self.audits) != (self.attribute is not None):
+            raise ValueError("`attribute` goes with the audit `probes`, and `probes` need one")
+        return self
+
+
+def policy_digest() -> str:
+    """sha256 (hex) of the policy's canonical JSON."""
+    return canonical.digest(POLICY)
+
+
+def shown_policy() -> dict[str, Any]:
+    """The policy as GET /policies lists it."""
+    meaning = "Audits of a version without forgetting, by POST /models/{name}/versions/{version}/audit: what they answer by."
+    return {"name": POLICY["name"], "digest": policy_digest(), "model": None, "meaning": meaning, "document": POLICY}
+
+
+def submit(session: Session, model: Model, version: Version, body: AuditBody, *, queue: Queue) -> Job:
+    """Accept an audit of a certified version.
+
+    Raises:
+        Problem: 409 `version_withdrawn`; 422 where the model or its data set cannot be audited so.
+    """
+    if version.state != "certified":
+        detail = "This version is withdrawn: its weights and rows are going or gone. Audit the latest: @latest-certified."
+        raise Problem(409, "version_withdrawn", detail)
+    _model_allows(session, model, body)
+    task = {"version": version.number, "statement": version.statement, "audits": body.audits, "attribute": body.attribute}
+    return jobs.submit(
+        session,
+        kind="audit",
+        dataset_id=model.dataset_id,
+        model_id=model.id,
+        method=None,
+        now=moment(session),
+        queue=queue if "decoder" in body.audits else "cpu",
+        task=task | {"counts": body.counts.model_dump(exclude_none=True)},
+    )
+
+
+def _model_allows(session: Session, model: Model, body: AuditBody) -> None:
+    dataset = session.get_one(Dataset, model.dataset_id)
+    summary = dataset.summary or {}
+    if not summary.get("roles", {}).get("audit", {}).get("rows"):
+        raise _no("audit_rows", "The data set has no rows of role audit: nothing can be measured. Upload some.", "/audits")
+    if "membership" in body.audits and model.spec.get("linearize"):
+        detail = "Membership is audited by refitting hundreds of times, which only models without `linearize` can do in a minute."
+        raise _no("audit_unsupported", detail, "/audits")
+    shape = summary.get("shape", [])
+    if "decoder" in body.audits and (len(shape) != 3 or shape[0] not in (1, 3) or max(shape[1:]) > MOST_PIXELS):
+        raise _no("audit_unsupported", f"A decoder redraws images of 1 or 3 channels, at most {MOST_PIXELS} pixels wide.", "/audits")
+    if body.attribute is not None and body.attribute not in summary.get("attributes", {}):
+        known = ", ".join(summary.get("attributes", {})) or "none"
+        raise _no("attribute_unknown", f"This data set has the attributes: {known}.", "/attribute")
+
+
+MOST_PIXELS = 64
+
+
+def _no(code: str, detail: str, pointer: str) -> Problem:
+    return Problem(422, code, detail, errors=[at(pointer, "not possible here")])

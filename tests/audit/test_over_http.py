@@ -1,0 +1,167 @@
+"""Audits over HTTP: powers, nulls and words; pictures that go with what is forgotten; statements that cannot be bent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from expunge import audited, canonical, dsse
+from expunge.unpacking import unpack
+from expunge.verify_audit import verify
+from tests.digits import Digits
+from tests.live import Live
+
+QUICK = {"shadow_groups": 32, "targets": 40, "decoder_steps": 30, "pictures": 2}
+
+
+def ask(live: Live, model: str, audits: list[str], **more: Any) -> dict[str, Any]:
+    answer = live.client.post(f"/models/{model}/versions/1/audit", json={"audits": audits, "counts": QUICK} | more)
+    return live.job(answer)
+
+
+def said_by(live: Live, job: dict[str, Any]) -> dict[str, Any]:
+    bundle = live.client.get(f"/jobs/{job['id']}/certificate").raise_for_status().content
+    statement: dict[str, Any] = json.loads(base64.b64decode(json.loads(bundle)["dsseEnvelope"]["payload"]))
+    return statement
+
+
+def packed(live: Live, job: dict[str, Any]) -> bytes:
+    return live.client.get(f"/jobs/{job['id']}/evidence").raise_for_status().content
+
+
+def test_any_changed_file_of_an_audit_is_refused_by_the_step_that_is_about_it(live: Live, tmp_path: Path) -> None:
+    live.fit("changed", "digits")
+    job = ask(live, "changed", ["utility"])
+    folder = unpack(packed(live, job), tmp_path / "evidence")
+    failing = {}
+
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+        found = verify(folder).failed
+        failing[path.name] = found.name if found else None
+        path.write_bytes(whole)
+    (folder / "more.txt").write_text("x")
+
+    assert failing["findings.json"] == "digests of the evidence"
+    assert None not in failing.values()
+    spare = verify(folder).failed
+    assert spare is not None and "unexpected" in spare.detail
+
+
+def test_membership_sees_planted_canaries_or_is_void_and_says_so_in_words(live: Live) -> None:
+    live.fit("members", "digits")
+
+    said = said_by(live, ask(live, "members", ["membership"]))["predicate"]
+
+    told = [f for f in said["findings"] if f["power"]]
+    assert sum(f["null"] is not None for f in told) == 2  # the attack's AUC and its distance; rates stand beside them
+    for found in told:
+        blind = 2 * found["power"]["caught"] < found["power"]["planted"]
+        assert (found["answer"] == "void") or not blind
+        assert ("void" in found["says"]) == (found["answer"] == "void")
+
+
+def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None:
+    live.fit("read", "digits")
+
+    job = live.job(live.client.post("/models/read/versions/1/audit", json={"audits": ["probes"], "attribute": "hand"}))
+    said = said_by(live, job)["predicate"]
+
+    decided = [f for f in said["findings"] if f["threshold"] is not None]
+    assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
+    assert said["answer"] in ("refused", "void")  # a hundred balanced rows cannot certify so little of a random attribute
+
+
+def test_the_picture_shows_audit_images_and_goes_when_anything_is_forgotten(live: Live, data: Digits, tmp_path: Path) -> None:
+    live.fit("pictured", "digits")
+    job = ask(live, "pictured", ["decoder"])
+    names = zipfile.ZipFile(io.BytesIO(packed(live, job))).namelist()
+    picture = live.client.get(f"/jobs/{job['id']}/evidence/decoder-strip.png").raise_for_status().content
+    scale = 12
+    sheet = np.asarray(Image.open(io.BytesIO(picture)))[scale // 2 :: scale, scale // 2 :: scale]
+    shown = sheet[2:10, 2:10]
+    audit_images = [data.images[data.ids.index(i)] for i in data.of(role="audit")]
+
+    live.job(live.forget("pictured", ids=[data.of(role="user")[0]]))
+    after = zipfile.ZipFile(io.BytesIO(packed(live, job))).namelist()
+    folder = unpack(packed(live, job), tmp_path / "evidence")
+
+    assert "decoder-strip.png" in names and "decoder-strip.png" not in after
+    assert live.client.get(f"/jobs/{job['id']}/evidence/decoder-strip.png").status_code == 404
+    assert any(np.array_equal(shown, image) for image in audit_images)
+    assert verify(folder).failed is None
+
+
+def test_a_withdrawn_version_and_impossible_audits_are_refused_with_the_way_out(live: Live, data: Digits) -> None:
+    live.fit("gone", "digits")
+    live.job(live.forget("gone", ids=[data.of(role="user")[1]]))
+    answers = {
+        name: live.client.post(f"/models/gone/versions/{version}/audit", json=body)
+        for name, version, body in (
+            ("version_withdrawn", "1", {"audits": ["utility"]}),
+            ("attribute_unknown", "2", {"audits": ["probes"], "attribute": "mood"}),
+            ("validation", "2", {"audits": ["probes"]}),
+            ("validation ", "2", {"audits": []}),
+        )
+    }
+
+    assert answers["version_withdrawn"].status_code == 409 and answers["version_withdrawn"].json()["code"] == "version_withdrawn"
+    assert answers["attribute_unknown"].status_code == 422 and answers["attribute_unknown"].json()["code"] == "attribute_unknown"
+    assert answers["validation"].status_code == answers["validation "].status_code == 422
+
+
+def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null_after(live: Live, data: Digits) -> None:
+    live.fit("attacked", "digits")
+
+    job = live.job(live.forget("attacked", ids=data.of(role="user")[:30], audits=["membership"]))
+    told = json.loads(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().content)
+    names = {file["name"] for file in live.version("attacked")["evidence"]}
+
+    found = {f["metric"]: f for f in told["findings"]}
+    auc = found["AUC of telling forgotten from unseen"]
+    assert float(auc["reference"]) > float(auc["value"])  # before against after
+    assert float(auc["reference"]) > float(auc["null"]["limit"])
+    assert 2 * auc["power"]["caught"] >= auc["power"]["planted"] and auc["answer"] != "void"
+    assert names >= {"membership-before-roc.svg", "membership-before-roc.csv", "membership-after-roc.csv"}
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digits) -> None:
+    live.fit("few", "digits")
+
+    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership"]))
+
+    assert "withheld" in live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
+    assert live.forget("few", ids=data.of(role="user")[5:9], audits=["membership"], method="retrain").json()["code"] == "audits_unsupported"
+
+
+def test_the_policy_of_audits_is_listed_with_the_digest_that_statements_name(live: Live) -> None:
+    live.fit("ruled", "digits")
+
+    said = said_by(live, ask(live, "ruled", ["utility"]))["predicate"]
+    listed = [item for item in live.client.get("/policies").json()["items"] if item["name"] == "audit-v1"]
+
+    assert [item["digest"] for item in listed] == [said["policy"]["digest"]["sha256"]]
+    assert canonical.digest(listed[0]["document"]) == listed[0]["digest"]
+
+
+def test_a_statement_whose_answer_does_not_follow_from_its_numbers_has_no_shape(live: Live) -> None:
+    live.fit("honest", "digits")
+    job = ask(live, "honest", ["utility"])
+    said = canonical.loads(dsse.read(live.client.get(f"/jobs/{job['id']}/certificate").content).payload)
+    audited.check(said)
+
+    said["predicate"]["findings"][0] |= {"threshold": "1", "answer": "passed"}
+    said["predicate"]["answer"] = "passed"
+
+    with pytest.raises(Exception, match="does not follow"):  # an audit without power cannot pass
+        audited.check(said)

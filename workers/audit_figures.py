@@ -1,0 +1,116 @@
+"""What audits found, drawn, with the numbers beside it: ROC in log-log, probe bars with their intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from models.audit import membership
+from models.audit.membership import Attack, Shadows
+from models.audit.probe import Probed
+from workers.figures import GOOD, INK, LIMIT, MUTED
+
+Curve = list[tuple[float, float]]
+
+
+def curve(audited: Tensor, played: Shadows) -> Curve:
+    """(false-positive rate, true-positive rate) of the attack, down to where one non-member score in ten is left.
+
+    The ratios are those of `models.audit.membership.attack`; a retrained model is scored by Gaussians fitted without it.
+    """
+    seen, unseen = played.seen.numpy(), played.unseen.numpy()
+    target = audited.numpy().astype(np.float64)
+    inside = membership._gaussian(seen)
+    ratios = membership._log_density(target, inside) - membership._log_density(target, membership._gaussian(unseen))
+    null = (membership._log_density(unseen, inside) - membership._log_density(unseen, membership._without_each(unseen))).ravel()
+    fprs = np.geomspace(max(10 / null.size, 1e-4), 1, 25)
+    return [(float(fpr), membership.true_positive_rate(ratios, null, float(fpr))) for fpr in fprs]
+
+
+def roc(found: Attack, canaries: Attack, curves: tuple[Curve, Curve]) -> bytes:
+    """Draw true-positive against false-positive rates in log-log; intervals where a rate is stated."""
+    axes, save = _axes(5.2, 4.0)
+    grid = np.geomspace(5e-4, 1, 50)
+    axes.plot(grid, grid, color=MUTED, linewidth=1, linestyle="--", label="guessing")
+    groups = (("samples of this version", found, INK), ("planted canaries", canaries, GOOD))
+    for (name, attack, colour), points in zip(groups, curves, strict=True):
+        x, y = [fpr for fpr, _ in points], [max(tpr, 5e-4) for _, tpr in points]
+        axes.plot(x, y, color=colour, linewidth=1.2, label=f"{name}: AUC {attack.auc:.3f}, retrained {attack.auc_null:.3f}")
+        for rate in attack.rates:
+            if rate.ci95 is not None:
+                axes.plot([rate.fpr] * 2, [max(bound, 5e-4) for bound in rate.ci95], color=colour, linewidth=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("false-positive rate")
+    axes.set_ylabel("true-positive rate (95 % intervals)")
+    axes.legend(fontsize=7, frameon=False)
+    drawn: bytes = save()
+    return drawn
+
+
+def roc_csv(found: Attack, canaries: Attack) -> bytes:
+    rows: list[Sequence[Any]] = []
+    for name, attack in (("samples", found), ("canaries", canaries)):
+        rows.append((name, "auc", "", attack.auc, *attack.auc_ci95, attack.auc_null, attack.auc_limit, attack.targets))
+        rows.append((name, "distance", "", attack.distance, "", "", attack.distance_null, attack.distance_limit, attack.targets))
+        for rate in attack.rates:
+            value = "not estimable" if rate.value is None else rate.value
+            rows.append((name, "tpr", rate.fpr, value, *(rate.ci95 or ("", "")), rate.fpr, "", attack.targets))
+    return table(("group", "metric", "fpr", "value", "low", "high", "null", "null_limit", "n"), rows)
+
+
+def probes(found: Probed, attribute: str, budget: float) -> bytes:
+    """Draw each probe's V-information with its interval, the attribute's entropy and the threshold."""
+    axes, save = _axes(5.2, 3.2)
+    for place, one in enumerate(found.probes):
+        axes.bar([place], [max(one.v_information, 0.0)], width=0.5, color=INK)
+        axes.plot([place] * 2, list(one.ci95), color=LIMIT, linewidth=1.5)
+    axes.axhline(budget, color=LIMIT, linewidth=1, linestyle="--")
+    axes.axhline(found.entropy, color=MUTED, linewidth=1, linestyle=":")
+    axes.set_xticks(range(len(found.probes)), [one.name for one in found.probes])
+    axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
+    axes.set_title("Dashed: the threshold; dotted: all there is", fontsize=9, loc="left", color=MUTED)
+    drawn: bytes = save()
+    return drawn
+
+
+def probes_csv(found: Probed) -> bytes:
+    rows = [(one.name, one.v_information, *one.ci95, one.upper95, one.lower95, one.balanced_accuracy, one.majority, found.n)
+            for one in found.probes]  # fmt: skip
+    header = ("probe", "v_information_nats", "low", "high", "upper95", "lower95", "balanced_accuracy", "majority", "n")
+    return table(header, rows)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Numbers as CSV, eight digits each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([f"{cell:.8g}" if isinstance(cell, float) else cell for cell in row])
+    return out.getvalue().encode()
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    """A figure of one plot, and what writes it as SVG; the same numbers give the same bytes."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = {"svg.hashsalt": "expunge", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    with rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+
+    def save() -> bytes:
+        out = io.BytesIO()
+        with rc_context(style):
+            figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        return out.getvalue()
+
+    return axes, save

@@ -1,0 +1,106 @@
+"""A version as an audit finds it: what it answers to any rows, and the audit rows' two halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.data import Samples
+from models.linear.core import Core, encode, load_core, logits_of_rows
+from models.linear.whole import logits as whole_logits
+from workers import linearised
+from workers.artifacts import (
+    NamedRows,
+    Shelf,
+    concat_rows,
+    in_final_half,
+    rows_with_role,
+    samples_of,
+    unpack_rows,
+    unpack_statistics,
+    unpack_table,
+    unpack_weights,
+)
+from workers.attributed import tables
+from workers.failure import Failure
+from workers.recipe import architecture_of
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a model of fixed features keeps, so that it can be refitted in a moment."""
+
+    core: Core
+    weights: Tensor
+    statistics: Any
+    users: NamedRows
+
+
+@dataclass(frozen=True)
+class Audited:
+    """A version to be measured."""
+
+    plan: Mapping[str, Any]
+    shelf: Shelf
+    classes: list[Any]
+    answers: Callable[[Samples], Tensor]
+    """Logits `[n, C]` float64, as served."""
+    bare: Callable[[Samples], Tensor]
+    """The same with user weights of zero: what the model would say had nobody but the core been there."""
+    chooses: Samples
+    """The audit rows' validation half: what an audit may learn from."""
+    decides: Samples
+    """Their final half: what it is judged on."""
+    core: Core | None
+    """None of a linearised model."""
+
+    def sums(self) -> Sums:
+        """Load what refitting needs; all integer rows of user samples are read."""
+        assert self.core is not None
+        vault = self.shelf.vault
+        blocks = [unpack_rows(vault.read(blob)) for _, blob in self.plan["blocks"]]
+        if not blocks:
+            raise Failure("audit_rows", "The model holds no user sample: there is nobody whose membership could show.")
+        weights = unpack_weights(vault.read(self.plan["files"]["user.safetensors"]["blob"]))["user.weight"]
+        return Sums(self.core, weights, unpack_statistics(vault.read(self.plan["state"]["statistics"])), concat_rows(blocks))
+
+
+def load(plan: Mapping[str, Any], shelf: Shelf) -> Audited:
+    """Read a version and the audit rows that its model holds.
+
+    Raises:
+        Failure: it was withdrawn meanwhile; too few audit rows.
+    """
+    if not plan["certified"]:
+        raise Failure("version_withdrawn", "The version was withdrawn before its audit began. Audit the latest.")
+    spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
+    keep = set(unpack_table(shelf.vault.read(plan["state"]["index"]))["sample_id"].to_pylist())
+    blocks = [block for _, block in tables(plan, shelf, keep)]
+    audit = rows_with_role(blocks, "audit") if blocks else []
+    if not len(audit):
+        raise Failure("audit_rows", "The model holds no row of role audit any more: nothing can be measured.")
+    rows = samples_of(audit, shape, spec["classes"])
+    final = torch.tensor([in_final_half(i) for i in rows.ids], dtype=torch.bool)
+    halves = {"chooses": rows.select(~final), "decides": rows.select(final)}
+    if spec.get("linearize"):
+        held = linearised.load(plan, shelf)
+        whole, own, nobody = held.core, held.weights, torch.zeros_like(held.weights)
+        return Audited(plan, shelf, spec["classes"], lambda s: whole_logits(whole, own, s.inputs).double(),
+                       lambda s: whole_logits(whole, nobody, s.inputs).double(), core=None, **halves)  # fmt: skip
+    core = load_core(architecture_of(spec, shape, len(spec["classes"])), unpack_weights(shelf.vault.read(_blob(plan, "core"))))
+    weights = unpack_weights(shelf.vault.read(_blob(plan, "user")))["user.weight"]
+    return Audited(plan, shelf, spec["classes"], lambda s: _answers(core, weights, s),
+                   lambda s: _answers(core, torch.zeros_like(weights), s), core=core, **halves)  # fmt: skip
+
+
+def _blob(plan: Mapping[str, Any], name: str) -> str:
+    blob: str = plan["files"][f"{name}.safetensors"]["blob"]
+    return blob
+
+
+def _answers(core: Core, weights: Tensor, samples: Samples) -> Tensor:
+    return logits_of_rows(core, weights, encode(core, samples.inputs, samples.labels), samples.labels)
