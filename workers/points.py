@@ -38,6 +38,8 @@ class Recipe:
     noise: float | None = None
     leace_last: bool = False
     """Whether LEACE follows: what is left for a linear reader then goes too."""
+    ended: int | None = None
+    """After which epoch it was ended, once it has been run: a schedule planned for more is repeated up to there."""
 
     @property
     def methods(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -139,7 +139,7 @@ class Tries:
         self.points.append(point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=spent, epochs=watch.epochs))
         excess = ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values)))
         if self.best is None or excess < self.best.excess:
-            self.best = Best(recipe, excess, net, watch.heads)
+            self.best = Best(replace(recipe, ended=watch.epochs or None), excess, net, watch.heads)
         self.keep()
         return excess == 0.0
 
@@ -150,7 +150,7 @@ class Watcher:
     def __init__(self, tries: Tries | None, every: float, recipe: Recipe | None = None) -> None:
         """
         Args:
-            tries: where checkpoints go; None keeps none, and lets the point run to its end.
+            tries: where checkpoints go; None keeps none, and ends the point where its recipe says that it was ended.
             every: seconds between two of them.
             recipe: of the point.
         """
@@ -171,7 +171,9 @@ class Watcher:
         if self._tries is not None and not looked and time.monotonic() - self._kept >= self._every:
             self._tries.keep(state)
             self._kept = time.monotonic()
-        return self._tries is not None and self._within(number, state)
+        if self._tries is None:
+            return self._recipe is not None and number == self._recipe.ended
+        return self._within(number, state)
 
     def _within(self, number: int, state: Mapping[str, Tensor]) -> bool:
         """Whether the rows that choose already show the budget kept: looked at twice, since every look may be lucky."""

@@ -85,7 +85,8 @@ def _ground(
 
 def _removed(ground: Ground, entry: Mapping[str, Any]) -> Best:
     """Follow an attribute's recipe."""
-    recipe, watch = recipe_of(entry["recipe"]), Watcher(None, float("inf"))
+    recipe = recipe_of(entry["recipe"])
+    watch = Watcher(None, float("inf"), recipe)
     net = network_of(
         recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=None,
         progress=lambda part, fraction: ground.report.progress("", 0.6 * fraction),
