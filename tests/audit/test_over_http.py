@@ -37,6 +37,27 @@ def packed(live: Live, job: dict[str, Any]) -> bytes:
     return live.client.get(f"/jobs/{job['id']}/evidence").raise_for_status().content
 
 
+def test_an_audit_changes_nothing_and_its_statement_and_evidence_verify_offline(live: Live, tmp_path: Path) -> None:
+    live.fit("audited", "digits")
+    before = live.version("audited")
+
+    job = ask(live, "audited", ["utility", "distance", "membership", "decoder"])
+    folder = unpack(packed(live, job), tmp_path / "evidence")
+    fingerprint = live.client.get("/.well-known/expunge-keys.json").json()["keys"][0]["fingerprint"]
+    report, said = verify(folder, fingerprint=fingerprint), said_by(live, job)["predicate"]
+
+    assert report.ok, report.failed
+    assert live.version("audited") == before
+    assert {found["audit"] for found in said["findings"]} == {"utility", "distance", "membership", "decoder"}
+    assert {s["digest"]["sha256"] for s in said_by(live, job)["subject"]} >= {before["files"][0]["sha256"]}
+    assert said["model"]["statement"]["sha256"] == before["digest"]
+    assert "guarantee" not in said and any("never proves" in told for told in said["limitations"])
+    assert {p.name for p in folder.iterdir()} >= {"membership-roc.svg", "membership-roc.csv", "decoder.csv", "decoder-strip.png"}
+    accuracy = next(f for f in said["findings"] if f["metric"] == "accuracy")
+    counted = before["utility"][0]["after"]
+    assert float(accuracy["value"]) == pytest.approx(counted["correct"] / counted["n"])
+
+
 def test_any_changed_file_of_an_audit_is_refused_by_the_step_that_is_about_it(live: Live, tmp_path: Path) -> None:
     live.fit("changed", "digits")
     job = ask(live, "changed", ["utility"])

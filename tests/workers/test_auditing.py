@@ -1,0 +1,62 @@
+"""Audits' words: a measure that saw no planted leak is void and says so, whatever else it found."""
+
+from __future__ import annotations
+
+import torch
+
+from expunge import audited
+from models.audit.decoder import Scored, gain
+from models.guarantee import Measured, Power
+from workers.auditing import document
+from workers.strips import _stated, nearest, png
+
+NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
+
+
+def stated(*, thumbnail: float) -> list[dict[str, object]]:
+    """What a decoder's audit says if a planted thumbnail saves so many nats an image."""
+    jitter = torch.sin(torch.arange(50, dtype=torch.float64))
+    scores = {
+        "nothing": Scored(NATS, 64),
+        "served": Scored(NATS - 5 + jitter, 64),
+        "shuffled": Scored(NATS + jitter, 64),
+        "thumbnail": Scored(NATS - thumbnail + jitter, 64),
+    }
+    gains = {name: gain(scores["nothing"], score) for name, score in scores.items() if name != "nothing"}
+    return [document(one) for one in _stated(scores, gains)]
+
+
+def test_a_decoder_that_sees_a_planted_thumbnail_reports_and_one_that_does_not_is_void_in_words() -> None:
+    seen, unseen = stated(thumbnail=60)[0], stated(thumbnail=0)[0]
+
+    assert seen["answer"] == "reported" and "was seen" in str(seen["says"])
+    assert unseen["answer"] == "void" and "void" in str(unseen["says"])
+    assert unseen["power"] == {"planted": 1, "caught": 0}
+
+
+def test_every_answer_that_is_written_follows_from_the_numbers_by_the_statement_s_own_rule() -> None:
+    base = {"audit": "a", "access": "b", "metric": "c", "value": 0.1, "ci95": None, "n": 30}
+    power = Power(planted=2, caught=2)
+    cases = [
+        Measured(**base),  # type: ignore[arg-type]
+        Measured(**base, threshold=0.2, passed=True, power=power),  # type: ignore[arg-type]
+        Measured(**base, threshold=0.2, passed=False, limit=0.3, power=power),  # type: ignore[arg-type]
+        Measured(**base, threshold=0.2, passed=False, power=Power(planted=2, caught=0), void=True),  # type: ignore[arg-type]
+    ]
+
+    written = [document(case) for case in cases]
+
+    assert [one["answer"] for one in written] == ["reported", "passed", "refused", "void"]
+    assert all(one["answer"] in audited.answer_of(one) for one in written)
+    assert audited.whole(one["answer"] for one in written) == "void"
+
+
+def test_the_nearest_image_is_the_nearest_and_pictures_of_the_same_images_are_the_same_bytes() -> None:
+    others = torch.stack([torch.full((1, 4, 4), value, dtype=torch.uint8) for value in (10, 100, 200)])
+    images = torch.stack([torch.full((1, 4, 4), value, dtype=torch.uint8) for value in (90, 20)])
+
+    found = nearest(images, others)
+
+    assert found[:, 0, 0, 0].tolist() == [100, 10]
+    assert png([images, found]) == png([images, found])
+    assert png([images, found]) != png([found, images])
