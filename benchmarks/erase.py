@@ -22,7 +22,7 @@ from models.erase.attribute import Attributed, balance, label_information
 from models.erase.auto import is_biased
 from models.erase.code_information import code_information
 from models.erase.information import answered
-from models.erase.keys import rekeyed
+from models.erase.keys import rekeyed, with_noise
 from models.erase.scope import Scope, bottleneck_values, extended
 from models.nets import Adapter, Network, build
 from models.train import train
@@ -35,11 +35,13 @@ KEY = bytes(range(1, 33))  # a benchmark's: whoever serves draws a secret one
 PAPER_EPOCHS = {"bottleneck": 20, "network": 12}
 """Epochs of IRENE's published setting, which says 80 on twelve times the rows: more change nothing in what a linear head can see."""
 
-VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST = (
+VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST, AGAIN = (
     "vanilla", "IRENE, as published", "IRENE, strong", "LNL", "quantised", "LEACE", "IRENE, strong + LEACE",
+    "IRENE, task learnt again, noise",
 )  # fmt: skip
-METHODS = (VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST)
+METHODS = (VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST, AGAIN)
 LN2 = math.log(2.0)
+NOISE = 0.4
 WIDE = 16
 """Code before LEACE: it takes a direction for each value but one, and of the log-odds code of two classes that is all there is."""
 
@@ -137,7 +139,12 @@ def methods(task: Task, rows: Rows, seed: int) -> dict[str, Work]:
         assert erased is not None
         return leace.erase(erased, core, values, leace.Leace(balanced=True)), own
 
-    return {PAPER: by_irene(paper), STRONG: by_irene(strong), LNL: by_lnl, QUANTIZED: by_bits, LEACE: by_leace, LAST: afterwards}
+    def by_learning_again(net: Network, watch: Last, _: Network | None) -> tuple[Network, float | None]:
+        out, own = by_irene(irene.relearning(count))(net, watch, None)
+        return with_noise(out, NOISE, KEY), own
+
+    again = {AGAIN: by_learning_again} if scope == "network" and is_biased(core, values) else {}
+    return {PAPER: by_irene(paper), STRONG: by_irene(strong), LNL: by_lnl, QUANTIZED: by_bits, LEACE: by_leace, LAST: afterwards, **again}
 
 
 def tested(audit: Attributed) -> Attributed:
@@ -228,10 +235,11 @@ def goals_of(cells: dict[str, Any]) -> list[Goal]:
             goals.append(Goal(f"{task}: points of accuracy that it costs", "<= 1", f"{cost:.2f}", cost <= 1))
     if "biased-mnist-.99" in cells:
         seeds = list(cells["biased-mnist-.99"].values())
-        gain = 100 * fmean(s[LAST]["balanced"] - s[VANILLA]["balanced"] for s in seeds)
-        gone = 1 - fmean(s[LAST]["leakage"] for s in seeds) / fmean(s[VANILLA]["leakage"] for s in seeds)
-        goals.append(Goal("biased-mnist-.99: points of unbiased accuracy gained, IRENE + LEACE", ">= 5", f"{gain:.1f}", gain >= 5))
-        goals.append(Goal("biased-mnist-.99: share of V-information removed, IRENE + LEACE", ">= 90 %", f"{100 * gone:.1f} %", gone >= 0.9))
+        last = AGAIN if all(AGAIN in s for s in seeds) else LAST
+        gain = 100 * fmean(s[last]["balanced"] - s[VANILLA]["balanced"] for s in seeds)
+        gone = 1 - fmean(s[last]["leakage"] for s in seeds) / fmean(s[VANILLA]["leakage"] for s in seeds)
+        goals.append(Goal(f"biased-mnist-.99: points of unbiased accuracy gained, {last}", ">= 5", f"{gain:.1f}", gain >= 5))
+        goals.append(Goal(f"biased-mnist-.99: share of V-information removed, {last}", ">= 90 %", f"{100 * gone:.1f} %", gone >= 0.9))
     every = [s[QUANTIZED] for found in cells.values() for s in found.values() if QUANTIZED in s]
     if every:
         over = max((one["leakage"] - one["own"]) / LN2 for one in every)

@@ -97,6 +97,10 @@ class IreneIn(_In):
     """Whether the task's loss weighs every cell (label, value) alike too: for rows in which the attribute tells the label. Paper: false."""
     taught: Share | None = None
     """Share of the task's targets that are the given network's own answers instead of the labels. Paper: 0."""
+    relearn: Annotated[StrictInt, Field(ge=0, le=10_000)] | None = None
+    """Scope network: epochs in which the task is first learnt again, from drawn weights, on rows whose attribute is exchanged. Paper: 0."""
+    first_gamma: Weight | None = None
+    """Gamma of the removal through the network after that; `gamma` is then of the one at its bottleneck."""
     hidden: Width | None = None
     """Of the adapter at the bottleneck."""
     code: Annotated[StrictInt, Field(ge=0, le=4096)] | None = None

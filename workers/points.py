@@ -71,17 +71,17 @@ def points_of(method: str, options: Mapping[str, Any], *, rows: Attributed, valu
     given = {name: value for name, value in options.items() if value is not None}
     seed, noise = given.pop("seed", 0), given.pop("noise", None)
     preset, scope = given.pop("preset", "strong"), given.pop("scope", "auto")
-    tried: list[tuple[str, str, Scope, Settings, bool]]
+    tried: list[tuple[str, str, Scope, Settings, bool, float | None]]
     if method == "auto":
         planned = auto.points(rows, values, linear=claim == "linear")
-        tried = [(p.name, "leace" if isinstance(p.how, leace.Leace) else "irene", p.scope, p.how, p.leace_last) for p in planned]
+        tried = [(p.name, "leace" if isinstance(p.how, leace.Leace) else "irene", p.scope, p.how, p.leace_last, p.noise) for p in planned]
     else:
         scopes: tuple[Scope, ...] = ("bottleneck", "network") if scope == "auto" else (scope,)
         scopes = ("bottleneck",) if method == "leace" else scopes
-        tried = [(f"{method}, {at}", method, at, _preset(method, preset, rows, values, at), False) for at in scopes]
+        tried = [(f"{method}, {at}", method, at, _preset(method, preset, rows, values, at), False, None) for at in scopes]
     if erased_before:
         tried = [one for one in tried if one[2] == "bottleneck"]
-    return [Recipe(name, by, at, _changed(how, given), seed, noise, last) for name, by, at, how, last in tried]
+    return [Recipe(name, by, at, _changed(how, given), seed, noise or own, last) for name, by, at, how, last, own in tried]
 
 
 def _preset(method: str, preset: str, rows: Attributed, values: int, scope: Scope) -> Settings:
@@ -133,9 +133,9 @@ def link_of(recipe: Recipe, classes: int) -> Adapter:
         return Adapter(kind="affine")
     if recipe.method == "quantized":
         return Adapter(kind="quantized", bits=how.bits)
-    if recipe.scope == "network":
-        return Adapter(kind="identity")
-    return irene.adapter(how, classes) if recipe.method == "irene" else Adapter(kind="mlp", hidden=(how.hidden,), skip=True)
+    if recipe.method == "irene":
+        return irene.adapter(how, classes, recipe.scope)
+    return Adapter(kind="identity") if recipe.scope == "network" else Adapter(kind="mlp", hidden=(how.hidden,), skip=True)
 
 
 def network_at(recipe: Recipe, before: Network, state: Mapping[str, Tensor], *, secret: bytes) -> Network:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, cos, pi
 from typing import Literal
 
@@ -14,11 +14,12 @@ from torch.nn import functional
 from models.erase import epochs
 from models.erase.attribute import Attributed, balance, refuse_unusable
 from models.erase.epochs import Learning, Watch
+from models.erase.exchange import exchanged, relearnt
 from models.erase.heads import HeadKind, begin_anew, make
 from models.erase.information import answered
 from models.erase.scope import Patient, Scope, admit, discharged
 from models.linear.features import activations
-from models.nets import Adapter, Network
+from models.nets import Adapter, Network, build
 from models.progress import Progress, Stop, never, silent
 
 HELD = 0.1  # share of the rows that a plateau is seen on
@@ -84,6 +85,14 @@ class Irene:
     """Share of the task's targets that are the given network's own answers instead of the labels: a small set of rows, learnt a second
     time, is learnt by heart."""
 
+    relearn: int = 0
+    """`network`: epochs in which the task is first learnt again, from drawn weights, on rows whose attribute is exchanged
+    (`models.erase.exchange`); a removal through the network follows, and the one stated here, with these rows, is then at its
+    bottleneck. 0 = not."""
+
+    first_gamma: float = 10.0
+    """Gamma of that removal through the network, which takes twice as many epochs."""
+
     hidden: int = 64
     """`bottleneck`: width of the adapter's hidden layer."""
 
@@ -93,8 +102,11 @@ class Irene:
     def __post_init__(self) -> None:
         if min(self.heads, self.head_steps, self.epochs, self.patience, self.hidden) < 1 or self.batch < 2:
             raise ValueError("heads, head_steps, epochs, patience and hidden are at least 1, and batch is at least 2")
-        if min(self.alpha, self.gamma, self.weight_decay, self.anew, self.code or 0) < 0 or min(self.rate, self.head_rate) <= 0:
-            raise ValueError("alpha, gamma, weight_decay, anew and code are not negative, and rates are positive")
+        weights = (self.alpha, self.gamma, self.first_gamma, self.weight_decay, self.anew, self.code or 0)
+        if min(weights) < 0 or min(self.rate, self.head_rate) <= 0:
+            raise ValueError("alpha, gammas, weight_decay, anew and code are not negative, and rates are positive")
+        if self.relearn < 0 or (self.relearn and self.taught):
+            raise ValueError("relearn is not negative, and a task learnt again is not taught by the network before")
 
 
 PAPER = Irene()
@@ -133,6 +145,15 @@ def strong(rows: int, *, gamma: float = 3.0, code: int | None = 0, scope: Scope 
     )  # fmt: skip
 
 
+def relearning(rows: int, *, gamma: float = 40.0) -> Irene:
+    """Return the setting for rows in which the attribute tells the label almost always, and a network that reads it instead.
+
+    Measured (digits against background colour, rho .99, 5,000 rows, `convnet`; best of three fresh probes in nats, balanced; accuracy on
+    evenly coloured rows): vanilla 2.302 and .100; seed 0: .306 and .631, seed 1: .308 and .586. Behind noise of .4, seed 0: .187 and .592.
+    """
+    return replace(strong(rows, gamma=gamma, biased=True), relearn=5, epochs=min(60, max(12, ceil(250 * 256 / rows))))
+
+
 def erase(
     net: Network,
     rows: Attributed,
@@ -162,7 +183,12 @@ def erase(
         ValueError: on unusable rows, or a training that diverged.
     """
     refuse_unusable(rows, values, net.architecture.classes)
-    link = adapter(how, net.architecture.classes) if scope == "bottleneck" else Adapter(kind="identity")
+    link = adapter(how, net.architecture.classes, scope)
+    if how.relearn:
+        if scope == "bottleneck":
+            raise ValueError("the task is learnt again through the whole network, not at the bottleneck")
+        rows, scope = exchanged(rows, values, seed=seed), "bottleneck"
+        net = again(net, rows, values, how, seed=seed, resume=resume, progress=progress, stop=stop)
     patient = admit(net, rows.samples.inputs, rows.samples.labels, link, scope=scope, seed=seed, progress=progress, stop=stop)
     treatment = Treatment(net, patient, rows, values, how, seed=seed)
     epochs.run(
@@ -172,8 +198,42 @@ def erase(
     return discharged(patient.net)
 
 
-def adapter(how: Irene, classes: int) -> Adapter:
-    """Return the adapter that is trained at the bottleneck."""
+def again(
+    net: Network,
+    rows: Attributed,
+    values: int,
+    how: Irene,
+    *,
+    seed: int,
+    resume: Mapping[str, Tensor] | None,
+    progress: Progress,
+    stop: Stop,
+) -> Network:
+    """Return the network that has learnt the task again on these rows and has been through a first removal, its bottleneck bare.
+
+    Args:
+        resume: holds the weights of such a network: there is nothing to learn.
+
+    Raises:
+        ValueError: behind an adapter: what comes before it stays as it is.
+    """
+    if net.architecture.adapter is not None:
+        raise ValueError("the task is not learnt again after an earlier removal")
+    out = build(net.architecture, seed)
+    if resume is not None:
+        found = {name[len("net.") :]: value for name, value in resume.items() if name.startswith("net.")}
+    else:
+        learnt = relearnt(net.architecture, rows, how.relearn, seed=seed, progress=progress, stop=stop)
+        first = replace(strong(len(rows), gamma=how.first_gamma, scope="network", biased=True), epochs=2 * how.relearn)
+        found = erase(learnt, rows, values, first, scope="network", seed=seed, progress=progress, stop=stop).state_dict()
+    out.load_state_dict({name: found[name] for name in out.state_dict()})
+    return discharged(out)
+
+
+def adapter(how: Irene, classes: int, scope: Scope = "bottleneck") -> Adapter:
+    """Return the adapter that stands after the bottleneck; it learns nothing where the network itself does to the end."""
+    if scope == "network" and not how.relearn:
+        return Adapter(kind="identity")
     return Adapter(kind="mlp", hidden=(how.hidden,), code=0 if how.code is None else how.code or classes - 1)
 
 

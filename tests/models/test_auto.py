@@ -39,6 +39,8 @@ def test_where_the_attribute_tells_the_label_the_network_is_trained_first_and_ev
     found = points(told, 3)
 
     assert is_biased(told, 3) and not is_biased(ROWS, 2)
-    assert found[0].scope == "network"
+    assert found[0].scope == "network" and not found[0].leace_last
+    assert [isinstance(point.how, Irene) and bool(point.how.relearn) for point in found][:3] == [True, True, False]
+    assert not any(isinstance(point.how, Irene) and point.how.relearn for point in points(ROWS, 2))
     assert all(isinstance(point.how, Irene) and point.how.balanced_task and not point.how.taught for point in found)
     assert not any(isinstance(point.how, Irene) and point.how.balanced_task for point in points(ROWS, 2))
