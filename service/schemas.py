@@ -116,8 +116,9 @@ class ForgetBody(In):
     `any`."""
     options: OptionsIn | EraseOptions | None = None
     """One schema a method."""
-    audits: Annotated[list[Literal["membership"]], Field(max_length=1)] = []
-    """Of samples, by `exact`: what to measure beside the proof. It takes about a minute, and is shown in the job's evidence."""
+    audits: Annotated[list[Literal["membership", "differencing"]], Field(max_length=2)] = []
+    """Of samples, by `exact`: what to measure beside the proof, shown in the job's evidence. `membership` takes about a minute,
+    `differencing` (what whoever holds both versions can tell) seconds."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 

@@ -156,12 +156,31 @@ def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null
     assert not any(sample in json.dumps(told) for sample in data.ids)
 
 
+def test_who_holds_both_versions_is_told_of_beside_removals_of_others_and_the_limits_in_words(live: Live, data: Digits) -> None:
+    live.fit("both", "digits")
+
+    job = live.job(live.forget("both", ids=data.of(role="user")[100:140], audits=["differencing"]))
+    told = json.loads(live.client.get(f"/jobs/{job['id']}/evidence/differencing.json").raise_for_status().content)
+    listed = live.client.get(f"/jobs/{job['id']}/evidence/differencing.csv").raise_for_status().text.splitlines()
+
+    found = {f["metric"]: f for f in told["findings"]}
+    auc = found["AUC of telling forgotten from kept"]
+    low, high = map(float, auc["ci95"])
+    assert low <= float(auc["value"]) <= high
+    assert low > float(auc["null"]["limit"])  # forty digits that go show; they do not where forty others go
+    assert abs(float(auc["null"]["mean"]) - 0.5) < 0.2
+    assert auc["answer"] == "reported" and "withdrawn" in told["limits"]
+    assert listed[0].startswith("metric,fpr,value,low,high,null_mean") and listed[1].startswith(f"auc,,{auc['value']},")
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
 def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digits) -> None:
     live.fit("few", "digits")
 
-    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership"]))
+    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership", "differencing"]))
 
-    assert "withheld" in live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
+    for audit in ("membership", "differencing"):
+        assert set(live.client.get(f"/jobs/{job['id']}/evidence/{audit}.json").raise_for_status().json()) == {"withheld"}
     assert live.forget("few", ids=data.of(role="user")[5:9], audits=["membership"], method="retrain").json()["code"] == "audits_unsupported"
 
 
