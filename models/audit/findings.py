@@ -127,7 +127,7 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> l
     """
     n = found.forgotten + found.kept
     note = (
-        "Removal has to change what it removes, so this is a limit of every removal, and counts for whoever holds both versions. The version "
+        "Removal has to change what it removes, so this is a limit of every removal, and counts for who holds both versions. The version "
         "before is withdrawn, so that only who took a copy does; only noise in the released weights would hide more."
     )
     told = _shown(
