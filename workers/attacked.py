@@ -10,12 +10,12 @@ from models.progress import Progress
 from service.auditing import POLICY
 from workers import audit_figures
 from workers.auditing import document
-from workers.forgotten import Forgotten, told
+from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 
 
-def attacked(removal: Forgotten, progress: Progress) -> dict[str, bytes]:
-    """Attack the forgotten samples before and after. Returns files of evidence."""
+def attacked(removal: Forgotten, progress: Progress) -> Shown:
+    """Attack the forgotten samples before and after."""
     core, gone, stay, rules = removal.core, removal.gone, removal.stay, POLICY["audits"]["membership"]
     aimed = shadows.Targets(gone.rows, gone.labels)
     canaries = shadows.mislabelled(core, stay.rows, stay.labels, seed=SEED, count=rules["canaries"])
@@ -29,8 +29,9 @@ def attacked(removal: Forgotten, progress: Progress) -> dict[str, bytes]:
     shown = [document(one) for one in findings.of_membership(now, answer, before=then)]
     curves = audit_figures.curve(before, played.targets), audit_figures.curve(played.planted, played.canaries)
     verdict = "The verdict is the proved equality with refitting: these figures are of the version before, and of the null."
-    return told("membership", {"verdict": verdict, "groups": groups, "findings": shown}) | {
+    files = {
         "membership-before-roc.svg": audit_figures.roc(then, planted, curves),
         "membership-before-roc.csv": audit_figures.roc_csv(then, planted),
         "membership-after-roc.csv": audit_figures.roc_csv(now, planted),
     }
+    return Shown(told("membership", {"verdict": verdict, "groups": groups, "findings": shown}) | files)

@@ -8,12 +8,13 @@ from typing import Any
 from models.audit.utility import SMALLEST
 from workers.attacked import attacked
 from workers.auditing import phase
+from workers.decoded import decoded
 from workers.differenced import differenced
-from workers.forgotten import FEWEST_KEPT, Beside, Forgotten, told
+from workers.forgotten import FEWEST_KEPT, Beside, Forgotten, Shown, told
 from workers.report import Report
 
-AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced}
-SHARES = {"membership": 3.0, "differencing": 0.5}
+AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced, "decoder": decoded}
+SHARES = {"membership": 3.0, "differencing": 0.5, "decoder": 3.0}
 
 
 def shares(names: Set[str]) -> dict[str, float]:
@@ -22,7 +23,7 @@ def shares(names: Set[str]) -> dict[str, float]:
 
 
 def measure_beside(names: Set[str], removal: Forgotten, report: Report) -> dict[str, Any]:
-    """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}.
+    """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}, and `picture` where it shows samples.
 
     Of fewer than 20 forgotten samples nothing is told: it would be about single people.
     """
@@ -30,8 +31,9 @@ def measure_beside(names: Set[str], removal: Forgotten, report: Report) -> dict[
     for name in (name for name in AUDITS if name in names):
         report.phase(phase(name))
         why = _withheld(removal)
-        files = told(name, {"withheld": why}) if why else AUDITS[name](removal, lambda _, done: report.progress("", done))
-        evidence |= {file: removal.shelf.put_file(data) for file, data in files.items()}
+        found = Shown(told(name, {"withheld": why})) if why else AUDITS[name](removal, lambda _, done: report.progress("", done))
+        evidence |= {file: removal.shelf.put_file(data) for file, data in found.files.items()}
+        evidence |= {file: removal.shelf.put_file(data) | {"picture": True} for file, data in found.pictures.items()}
     return evidence
 
 

@@ -20,7 +20,7 @@ from models.linear.statistics import Rows, gram, merge
 from models.progress import Progress
 from workers.audit_figures import table
 from workers.auditing import document
-from workers.forgotten import Forgotten, told
+from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 
 GROUPS = 32
@@ -37,8 +37,8 @@ LIMITS = (
 )
 
 
-def differenced(removal: Forgotten, progress: Progress) -> dict[str, bytes]:
-    """Tell the forgotten from the kept by both versions' answers to them. Returns files of evidence."""
+def differenced(removal: Forgotten, progress: Progress) -> Shown:
+    """Tell the forgotten from the kept by both versions' answers to them."""
     core, gone, stay = removal.core, removal.gone, removal.stay
     generator = np.random.default_rng(SEED)
     kept = torch.from_numpy(np.sort(generator.permutation(len(stay.ids))[:MOST_KEPT]))
@@ -60,7 +60,8 @@ def differenced(removal: Forgotten, progress: Progress) -> dict[str, bytes]:
         null.append(differencing(before[still], after[still], labels[still], aimed[still]))
         progress("", (number + 1) / GROUPS)
     shown = [document(one) for one in findings.of_differencing(found, null)]
-    return told("differencing", {"limits": LIMITS, "removals": GROUPS, "findings": shown}) | {"differencing.csv": _csv(found, null)}
+    said = {"limits": LIMITS, "removals": GROUPS, "findings": shown}
+    return Shown(told("differencing", said) | {"differencing.csv": _csv(found, null)})
 
 
 def _csv(found: Differencing, null: Sequence[Differencing]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -56,8 +56,17 @@ class Forgotten:
         return weights_of(self.core, subtract(statistics, Rows(rows.features[places], rows.targets[places])))
 
 
-Beside = Callable[[Forgotten, Progress], dict[str, bytes]]
-"""An audit of a removal. Returns files of evidence."""
+@dataclass(frozen=True)
+class Shown:
+    """What an audit of a removal leaves."""
+
+    files: dict[str, bytes]
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    """Files that show forgotten samples: destroyed with the version before."""
+
+
+Beside = Callable[[Forgotten, Progress], Shown]
+"""An audit of a removal."""
 
 
 def told(name: str, what: Mapping[str, Any]) -> dict[str, bytes]:

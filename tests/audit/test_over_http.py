@@ -99,6 +99,9 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
 
     decided = [f for f in said["findings"] if f["threshold"] is not None]
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
+    ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
+    lower, upper = float(ends["lower end, nats"]["value"]), float(ends["upper end, nats"]["value"])
+    assert lower <= upper and upper <= np.log(2) and "H(v) (trivial)" in ends["upper end, nats"]["says"]
     assert said["answer"] in ("refused", "void")  # a hundred balanced rows cannot certify so little of a random attribute
 
 
