@@ -103,6 +103,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         limitations=facts.LIMITATIONS + (facts.ATTRIBUTE_LIMITATIONS if removed else ()),
         assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
         still_in_force=still_in_force,
+        evidence={name: file["sha256"] for name, file in (outcome.get("evidence") or {}).items()},
     )
     bundle = certificates.version_bundle(whole, digests, home.signer)
     return _signed("forget" if job.kind in FORGETTING else "fit", bundle, home.signer)

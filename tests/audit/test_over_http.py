@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from expunge import audited, canonical, dsse
+from expunge.client import Client
 from expunge.unpacking import unpack
+from expunge.verify import verify as verify_version
 from expunge.verify_audit import verify
 from tests.digits import Digits
 from tests.live import Live
@@ -175,6 +177,33 @@ def test_who_holds_both_versions_is_told_of_beside_removals_of_others_and_the_li
     assert auc["answer"] == "reported" and "withdrawn" in told["limits"]
     assert listed[0].startswith("metric,fpr,value,low,high,null_mean") and listed[1].startswith(f"auc,,{auc['value']},")
     assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+def test_the_certificate_names_each_file_of_evidence_and_verify_checks_those_that_are_there(
+    live: Live, data: Digits, tmp_path: Path
+) -> None:
+    live.fit("named", "digits")
+    live.job(live.forget("named", ids=data.of(role="user")[150:180], audits=["differencing"]))
+    token = live.client.headers["Authorization"].removeprefix("Bearer ")
+    with Client(str(live.client.base_url), token) as client:
+        folder = client.download("named", out=tmp_path / "version")
+    without = verify_version(folder)
+
+    for name in ("differencing.json", "differencing.csv"):
+        version = live.version("named")
+        url = next(file["url"] for file in version["evidence"] if file["name"] == name)
+        (folder / name).write_bytes(live.client.get(url).raise_for_status().content)
+    beside = verify_version(folder)
+    (folder / "differencing.csv").write_bytes(b"auc,0.5")
+    changed = verify_version(folder).failed
+    (folder / "differencing.csv").unlink()
+    (folder / "other.csv").write_bytes(b"auc,0.5")
+    spare = verify_version(folder).failed
+
+    assert without.failed is None and beside.failed is None
+    assert "of 2 files of evidence 2 are here" in next(step.detail for step in beside.steps if step.name == "digests of every file")
+    assert changed is not None and changed.name == "digests of every file" and "differencing.csv" in changed.detail
+    assert spare is not None and "unexpected" in spare.detail
 
 
 def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digits) -> None:
