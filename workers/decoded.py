@@ -90,7 +90,8 @@ def _told_of(removal: Forgotten, learn: Samples, judge: Samples) -> dict[str, tu
 
 def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Gain) -> list[Measured]:
     found, null = gains["before"], gains["other"]
-    caught = planted.ci95[0] > max(0.0, null.ci95[1])
+    limit = max(abs(bound) for bound in null.ci95)  # which of two refits comes out ahead is chance
+    caught = planted.ci95[0] > limit
     power, n = Power(planted=1, caught=int(caught)), found.n
     seen = f"a planted thumbnail of the image saves {planted.value:.3g}" if caught else "not even a planted thumbnail of the image was seen"
     saved = Measured(
@@ -100,7 +101,7 @@ def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Ga
         value=found.value,
         ci95=found.ci95,
         n=n,
-        null=(null.value, null.ci95[1]),
+        null=(null.value, limit),
         power=power,
         void=not caught,
         note=f"{NOT_A_BOUND} The null is a retrained version, refitted without as many others; {seen}.",

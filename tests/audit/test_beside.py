@@ -49,9 +49,9 @@ def test_the_decoder_stands_beside_its_null_and_its_pictures_go_with_the_version
     assert {file["name"] for file in version["evidence"]} == {"decoder.json", "decoder.csv"}
     assert (saved["answer"] == "void") == (saved["power"]["caught"] == 0)  # of two hundred images a decoder may learn too little
     assert ("not even a planted thumbnail" in saved["says"]) == (saved["answer"] == "void")
-    print(json.dumps(told, indent=1), listed)
     assert float(saved["ci95"][0]) <= float(saved["value"]) <= float(saved["ci95"][1])
-    assert float(rows["thumbnail"]["bits_a_dimension"]) < float(rows["nothing"]["bits_a_dimension"])
+    assert float(saved["null"]["limit"]) >= abs(float(saved["null"]["mean"]))
+    assert set(rows) == {"nothing", "before", "after", "other", "thumbnail", "retrained"}
     assert rows["retrained"]["bits_a_dimension"] == rows["after"]["bits_a_dimension"] and "hash" in told["retrained"]
     assert float(rows["before"]["less_than_after_nats"]) == pytest.approx(float(saved["value"]), rel=1e-6)
     assert b"pictures of forgotten samples" in dsse.read(certificate).payload
