@@ -48,6 +48,11 @@ def subjects_of(certificate: Mapping[str, Any]) -> dict[str, str]:
     return {subject["name"]: subject["digest"]["sha256"] for subject in certificate["subject"]}
 
 
+def evidence_of(certificate: Mapping[str, Any]) -> dict[str, str]:
+    """Give the files of evidence that a well-formed statement names, with their sha256 (hex)."""
+    return {file["name"]: file["digest"]["sha256"] for file in certificate["predicate"].get("evidence", ())}
+
+
 def svr_of(certificate: Mapping[str, Any]) -> dict[str, Any]:
     """Give the Simple Verification Result that follows from a certificate: the same files, and what was verified, in one word each.
 
@@ -325,12 +330,16 @@ _SAID: Mapping[str, Shape] = {
     "stillInForce": many(_SHA256),
     "refusal": maybe(record(code=text, detail=text)),
 }
+_FURTHER: Mapping[str, Shape] = {
+    "attributes": many(_ATTRIBUTE),
+    "evidence": many(record(name=matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "a plain name"), digest=_SHA256)),
+}
 
 
 def _predicate(value: Any, where: str) -> None:
-    """Where no attribute was removed there is no field `attributes`."""
-    removed = {"attributes": many(_ATTRIBUTE)} if isinstance(value, dict) and "attributes" in value else {}
-    mapping_of({**_SAID, **removed})(value, where)
+    """Where no attribute was removed there is no field `attributes`; where no file of evidence was left, no field `evidence`."""
+    further = {name: shape for name, shape in _FURTHER.items() if isinstance(value, dict) and name in value}
+    mapping_of({**_SAID, **further})(value, where)
 
 
 _STATEMENT = record(

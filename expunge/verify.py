@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -160,13 +161,22 @@ def _files(evidence: Evidence) -> tuple[str, ...]:
     missing = [name for name in FILES if name not in found]
     if missing:
         raise Failed(f"missing: {', '.join(missing)}", "Download the version again: all nine files are needed.")
-    spare = sorted(name for name in found if name not in FILES)
+    named = _named_evidence(evidence)
+    spare = sorted(name for name in found if name not in FILES and name not in named)
     if spare:
         raise Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
-    odd = [name for name in FILES if not found[name]]
+    odd = [name for name in found if not found[name]]
     if odd:
         raise Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
     return (f"{len(FILES)} files",)
+
+
+def _named_evidence(evidence: Evidence) -> set[str]:
+    """Files of evidence that may lie here too: by what the certificate says, whose signature is checked next."""
+    try:
+        return set(statement.evidence_of(json.loads(dsse.read(evidence.read(evidence.file)).payload)))
+    except (ValueError, LookupError, TypeError, AttributeError, Failed):
+        return set()
 
 
 def check_signature(evidence: Evidence) -> tuple[str, ...]:
@@ -224,7 +234,9 @@ def _statement(evidence: Evidence) -> tuple[str, ...]:
 
 
 def _digests(evidence: Evidence) -> tuple[str, ...]:
-    for name, digest in statement.subjects_of(evidence.said).items():
+    subjects, left = statement.subjects_of(evidence.said), statement.evidence_of(evidence.said)
+    here = {name: digest for name, digest in left.items() if (evidence.directory / name).exists()}
+    for name, digest in (here | subjects).items():
         try:
             with (evidence.directory / name).open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -232,7 +244,8 @@ def _digests(evidence: Evidence) -> tuple[str, ...]:
             raise Failed(f"{name} cannot be read ({reason.strerror})", "Check the directory's permissions.") from None
         if found != digest:
             raise Failed(f"{name} has the sha256 {found}, the certificate says {digest}", AGAIN)
-    return (f"{len(evidence.said['subject'])} files have the digests that were signed",)
+    beside = f"; of {len(left)} files of evidence {len(here)} are here, with theirs" if left else ""
+    return (f"{len(subjects)} files have the digests that were signed{beside}",)
 
 
 def check_inclusion(evidence: Evidence) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -94,6 +95,16 @@ def submit(session: Session, model: Model, version: Version, body: AuditBody, *,
     )
 
 
+def redrawn(shape: Sequence[int]) -> None:
+    """Require inputs that a decoder can redraw.
+
+    Raises:
+        Problem: 422 `audit_unsupported`.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3) or max(shape[1:]) > MOST_PIXELS:
+        raise _no("audit_unsupported", f"A decoder redraws images of 1 or 3 channels, at most {MOST_PIXELS} pixels wide.", "/audits")
+
+
 def _model_allows(session: Session, model: Model, body: AuditBody) -> None:
     dataset = session.get_one(Dataset, model.dataset_id)
     summary = dataset.summary or {}
@@ -103,8 +114,8 @@ def _model_allows(session: Session, model: Model, body: AuditBody) -> None:
         detail = "Membership is audited by refitting hundreds of times, which only models without `linearize` can do in a minute."
         raise _no("audit_unsupported", detail, "/audits")
     shape = summary.get("shape", [])
-    if "decoder" in body.audits and (len(shape) != 3 or shape[0] not in (1, 3) or max(shape[1:]) > MOST_PIXELS):
-        raise _no("audit_unsupported", f"A decoder redraws images of 1 or 3 channels, at most {MOST_PIXELS} pixels wide.", "/audits")
+    if "decoder" in body.audits:
+        redrawn(shape)
     if body.attribute is not None and body.attribute not in summary.get("attributes", {}):
         known = ", ".join(summary.get("attributes", {})) or "none"
         raise _no("attribute_unknown", f"This data set has the attributes: {known}.", "/attribute")

@@ -208,7 +208,8 @@ def _predicate(facts: Facts) -> dict[str, Any]:
     kind = "refusal" if facts.refusal else "forget" if facts.request else "fit"
     counts = dict.fromkeys(statement.DISPOSITIONS, 0) | dict(facts.dispositions or {})
     removed = {"attributes": [_attribute(attribute) for attribute in facts.attributes]} if facts.attributes else {}
-    return removed | {
+    left = {"evidence": [{"name": name, "digest": _sha256(digest)} for name, digest in sorted((facts.evidence or {}).items())]}
+    return removed | (left if facts.evidence else {}) | {
         "verdict": "REFUSED" if facts.refusal else "PASSED",
         "kind": kind,
         "issuer": facts.issuer,

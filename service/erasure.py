@@ -9,7 +9,7 @@ import rfc8785
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import ids, locks, log, requests
+from service import ids, locks, log, pictures, requests
 from service.db import moment
 from service.home import Home
 from service.jobs import Claim
@@ -50,6 +50,9 @@ def carry_out(home: Home) -> int:
         with home.db.read() as session:
             late = select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= moment(session))
             due = list(session.scalars(late.order_by(Shred.due_at, Shred.blob)))
+        if any(shred.what == pictures.FORGOTTEN for shred in due):
+            with home.db.write() as session:
+                pictures.let_go(session, due)
         for shred in due:
             home.vault.shred(shred.blob)
         if due:

@@ -265,3 +265,5 @@ class Facts:
     still_in_force: tuple[str, ...] = ()
     """sha256 of earlier statements whose forgotten samples and removed attributes are absent from this version too."""
     refusal: Refusal | None = None
+    evidence: Mapping[str, str] | None = None
+    """sha256 (hex) of the files that the job left as evidence."""

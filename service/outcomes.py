@@ -84,6 +84,8 @@ def forgotten(session: Session, held: Claim, outcome: Mapping[str, Any], signed:
         gone = [f["blob"] for f in version.files.values() if f["blob"] not in kept]
         erasure.schedule(session, gone, job_id=held.job_id, what="weights of a withdrawn version", due_at=now + rollback)
     erasure.schedule(session, pictures.take_out(session, model.id), job_id=held.job_id, what="pictures of samples in evidence", due_at=now)
+    shown = pictures.blobs(outcome.get("evidence"))
+    erasure.schedule(session, shown, job_id=held.job_id, what=pictures.FORGOTTEN, due_at=now + rollback)
     parent.state, parent.withdrawn_at = "withdrawn", now
     statement = _sign_in(session, held, signed, now)
     model.spec = _first_stated(outcome["spec"], statement)

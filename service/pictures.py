@@ -1,12 +1,34 @@
-"""Pictures of samples in evidence: taken out as soon as one of the samples may have been forgotten."""
+"""Pictures of samples in evidence: taken out as soon as one of the samples may have been forgotten.
+
+Pictures of what a job itself has forgotten stay as long as the version that still knew it: they go with its weights."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import jobs
-from service.tables import Job
+from service.tables import Job, Shred
+
+FORGOTTEN = "pictures of forgotten samples in evidence"
+"""What a shred is called whose blob is still named by the evidence of its job."""
+
+
+def blobs(evidence: Mapping[str, Any] | None) -> list[str]:
+    """The blobs of evidence that show samples."""
+    return [file["blob"] for file in (evidence or {}).values() if file.get("picture")]
+
+
+def let_go(session: Session, due: Iterable[Shred]) -> None:
+    """Take pictures of forgotten samples that are about to be destroyed out of the evidence of their jobs."""
+    going = [shred for shred in due if shred.what == FORGOTTEN]
+    gone = {shred.blob for shred in going}
+    for job_id in sorted({shred.job_id for shred in going if shred.job_id}):
+        evidence = session.get_one(Job, job_id).evidence or {}
+        jobs.leave_evidence(session, job_id, {name: file for name, file in evidence.items() if file["blob"] not in gone})
 
 
 def take_out(session: Session, model_id: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from service import attributes, ids, jobs, locks
+from service import attributes, auditing, ids, jobs, locks
 from service.addressee import Addressee
 from service.auth import Caller
 from service.problem import Problem, at, not_found
@@ -82,15 +82,19 @@ _KINDS = {"text": (str,), "integer": (int,), "number": (int, float), "boolean": 
 
 
 def _check_against_data(session: Session, model: Addressee, body: ForgetBody) -> None:
-    """Refuse a `where` that the data set's columns cannot answer.
+    """Refuse a `where` that the data set's columns cannot answer, and a decoder of what are no images.
 
     Raises:
         Problem: 422.
     """
-    if not isinstance(body.forget, ForgetSamples) or body.forget.where is None:
+    if not isinstance(body.forget, ForgetSamples) or (body.forget.where is None and "decoder" not in body.audits):
         return
     dataset = session.get(Dataset, model.dataset_id)
     if dataset is None or dataset.summary is None:
+        return
+    if "decoder" in body.audits:
+        auditing.redrawn(dataset.summary["shape"])
+    if body.forget.where is None:
         return
     where, summary = body.forget.where, dataset.summary
     if where.label is not None and isinstance(where.label, str) != summary["text_labels"]:

@@ -30,6 +30,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Method = Literal["exact", "retrain", "cg", "sgd", "zero"]
 """The names in `models/forget`; `auto` chooses among them. Those for attributes are `service.removal.EraseMethod`."""
+RequestAudit = Literal["membership", "differencing", "decoder"]
+"""The names in `workers/beside.py`."""
 Reason = Literal["gdpr-17", "consent-withdrawn", "ccpa-1798.105", "court-order", "data-quality", "other"]
 
 
@@ -116,8 +118,10 @@ class ForgetBody(In):
     `any`."""
     options: OptionsIn | EraseOptions | None = None
     """One schema a method."""
-    audits: Annotated[list[Literal["membership"]], Field(max_length=1)] = []
-    """Of samples, by `exact`: what to measure beside the proof. It takes about a minute, and is shown in the job's evidence."""
+    audits: Annotated[list[RequestAudit], Field(max_length=3)] = []
+    """Of samples, by `exact`: what to measure beside the proof, shown in the job's evidence. `membership` takes about a minute,
+    `differencing` (what whoever holds both versions can tell) seconds, `decoder` (images redrawn from what is served) half a minute or
+    more; its pictures of forgotten samples are destroyed with the version before."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 

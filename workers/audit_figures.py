@@ -11,8 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from models.audit import membership
+from models.audit.interval import Interval
 from models.audit.membership import Attack, Shadows
 from models.audit.probe import Probed
+from models.audit.utility import Utility
 from workers.figures import GOOD, INK, LIMIT, MUTED
 
 Curve = list[tuple[float, float]]
@@ -64,15 +66,32 @@ def roc_csv(found: Attack, canaries: Attack) -> bytes:
     return table(("group", "metric", "fpr", "value", "low", "high", "null", "null_limit", "n"), rows)
 
 
-def probes(found: Probed, attribute: str, budget: float) -> bytes:
-    """Draw each probe's V-information with its interval, the attribute's entropy and the threshold."""
+def classes(counted: Utility, names: Sequence[Any]) -> bytes:
+    """Draw accuracy by class with its 95 % interval; classes of too few rows have no bar."""
+    axes, save = _axes(5.2, 3.2)
+    for place, cell in enumerate(counted.by_class):
+        if cell is not None:
+            axes.bar([place], [cell.value], width=0.5, color=INK)
+            axes.plot([place] * 2, list(cell.ci95), color=LIMIT, linewidth=1.5)
+    axes.set_xticks(range(len(names)), [str(name).replace("$", r"\$") for name in names])
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("accuracy (95 % intervals)")
+    axes.set_title("By class; no bar: withheld", fontsize=9, loc="left", color=MUTED)
+    drawn: bytes = save()
+    return drawn
+
+
+def probes(found: Probed, attribute: str, budget: float, between: Interval) -> bytes:
+    """Draw each probe's V-information with its interval, the leakage interval, the attribute's entropy and the threshold."""
     axes, save = _axes(5.2, 3.2)
     for place, one in enumerate(found.probes):
         axes.bar([place], [max(one.v_information, 0.0)], width=0.5, color=INK)
         axes.plot([place] * 2, list(one.ci95), color=LIMIT, linewidth=1.5)
     axes.axhline(budget, color=LIMIT, linewidth=1, linestyle="--")
     axes.axhline(found.entropy, color=MUTED, linewidth=1, linestyle=":")
-    axes.set_xticks(range(len(found.probes)), [one.name for one in found.probes])
+    place = len(found.probes)
+    axes.bar([place], [max(between.upper - between.lower, 0.0)], bottom=[between.lower], width=0.5, color=MUTED, alpha=0.5)
+    axes.set_xticks(range(place + 1), [*(one.name for one in found.probes), f"between\n({between.how})"])
     axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
     axes.set_title("Dashed: the threshold; dotted: all there is", fontsize=9, loc="left", color=MUTED)
     drawn: bytes = save()
@@ -84,6 +103,14 @@ def probes_csv(found: Probed) -> bytes:
             for one in found.probes]  # fmt: skip
     header = ("probe", "v_information_nats", "low", "high", "upper95", "lower95", "balanced_accuracy", "majority", "n")
     return table(header, rows)
+
+
+def interval_csv(between: Interval) -> bytes:
+    """Both ends of a leakage interval, and for whom the upper one holds."""
+    low, high = between.measured_ci95 or ("", "")
+    measured = "" if between.measured is None else between.measured
+    row = (between.how, between.lower, between.upper, between.by, between.access, between.entropy, measured, low, high)
+    return table(("how", "lower_nats", "upper_nats", "by", "access", "entropy_nats", "monte_carlo_nats", "low", "high"), [row])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.audit import distance as distances
-from models.audit import findings, membership, shadows
+from models.audit import findings, interval, membership, shadows
 from models.audit.calibration import calibration_error
 from models.audit.planted import planted
 from models.audit.probe import Held, probe
@@ -27,6 +27,7 @@ from service.auditing import POLICY
 from workers import audit_figures
 from workers.attributed import material, tables
 from workers.audited import Audited
+from workers.bounds import interval_of
 from workers.failure import Failure
 from workers.judging import SEED, bottleneck
 
@@ -65,7 +66,7 @@ def measure_utility(version: Audited, task: Mapping[str, Any], progress: Progres
     error = calibration_error(logits, labels)
     if error is not None:
         found.append(shown("utility", "calibration error", error, len(labels), note="0: as often right as it says it is."))
-    return Found(found)
+    return Found(found, {"utility.svg": audit_figures.classes(counted, version.classes)})
 
 
 def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
@@ -170,8 +171,14 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         plants = planted(train, test, values=len(rows.values), classes=len(classes), budget=budget, seed=SEED)
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
-    files = {"probes.svg": audit_figures.probes(found, task["attribute"], budget), "probes.csv": audit_figures.probes_csv(found)}
-    return Found(findings.of_probe(found, plants, budget=budget, access=access), files)
+    between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
+    stated = findings.of_probe(found, plants, budget=budget, access=access) + findings.of_interval(between, found.n)
+    files = {
+        "probes.svg": audit_figures.probes(found, task["attribute"], budget, between),
+        "probes.csv": audit_figures.probes_csv(found),
+        "leakage-interval.csv": audit_figures.interval_csv(between),
+    }
+    return Found(stated, files)
 
 
 def _as_core(block: Any) -> Any:
@@ -223,3 +230,7 @@ def sealed(name: str, data: bytes, version: Audited, *, picture: bool) -> dict[s
     assert stored["sha256"] == hashlib.sha256(data).hexdigest(), name
     return stored
 
+
+def phase(name: str) -> str:
+    """What progress calls an audit."""
+    return f"audit: {name}"

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from expunge import checkpoint
 from expunge.checkpoint import Checkpoint
-from service import certificates, facts, log, outcomes, requests
+from service import certificates, facts, log, outcomes, pictures, requests
 from service.certificates import Signer
 from service.home import Home
 from service.jobs import Claim
@@ -64,6 +64,7 @@ GONE_LINEARISED = (
     ("what was asked (ids, subjects)", "key destroyed right after publishing"),
     ("the core's curvature: preconditioner and shape of the noise", "kept: made from core samples alone"),
 )
+GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "sealed, key destroyed when the rollback window ends"),)
 """Beside the weights, what was made from user samples, and what became of it."""
 
 
@@ -102,6 +103,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         limitations=facts.LIMITATIONS + (facts.ATTRIBUTE_LIMITATIONS if removed else ()),
         assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
         still_in_force=still_in_force,
+        evidence={name: file["sha256"] for name, file in (outcome.get("evidence") or {}).items()},
     )
     bundle = certificates.version_bundle(whole, digests, home.signer)
     return _signed("forget" if job.kind in FORGETTING else "fit", bundle, home.signer)
@@ -181,14 +183,15 @@ def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str,
 def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str, architecture: Mapping[str, Any]) -> facts.Model:
     parent = outcomes.latest(session, model.id)
     erasing = outcome["method"] != "retrain" and any(entry["statement"] is None for entry in outcome["spec"].get("erased", ()))
-    goes = () if parent is None else GONE_LINEARISED if outcome["spec"].get("linearize") else GONE_ERASING if erasing else GONE
+    goes: tuple[tuple[str, str], ...] = GONE_LINEARISED if outcome["spec"].get("linearize") else GONE_ERASING if erasing else GONE
+    goes += GONE_PICTURES if pictures.blobs(outcome.get("evidence")) else ()
     return facts.Model(
         name=model.name,
         architecture=architecture["name"],
         architecture_digest=hashlib.sha256(rfc8785.dumps(dict(architecture))).hexdigest(),
         core=core,
         parent=facts.Parent(digest=parent.statement, disposition="withdrawn") if parent else None,
-        auxiliary_state=tuple(facts.AuxiliaryState(what=what, disposition=disposition) for what, disposition in goes),
+        auxiliary_state=tuple(facts.AuxiliaryState(what=what, disposition=disposition) for what, disposition in (goes if parent else ())),
     )
 
 

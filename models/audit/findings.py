@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from models.audit.differencing import Differencing
 from models.audit.distance import Relearning, Split, Weights
@@ -119,13 +119,42 @@ def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator
             yield _shown(audit, access, f"TPR at FPR {rate.fpr:g}", rate.value, n, ci95=rate.ci95)
 
 
-def of_differencing(found: Differencing) -> list[Measured]:
-    """State what an attacker with both versions learns: a limit of every removal, not a fault of this one."""
+def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> list[Measured]:
+    """State what an attacker with both versions learns: a limit of every removal, not a fault of this one.
+
+    Args:
+        null: the same of these rows where as many others were forgotten instead: the scorer's own bias.
+    """
     n = found.forgotten + found.kept
-    note = "Removal has to change what it removes. The version before is withdrawn so that nobody holds both."
-    told = _shown(DIFFERENCING, BOTH, "AUC of telling forgotten from kept", found.auc, n, ci95=found.auc_ci95, note=note)
-    blind = _shown(DIFFERENCING, BOTH, "AUC without labels", found.change_auc, n, ci95=found.change_ci95, note=note)
+    note = (
+        "Removal has to change what it removes, so this is a limit of every removal, and counts for who holds both versions. The version "
+        "before is withdrawn, so that only who took a copy does; only noise in the released weights would hide more."
+    )
+    told = _shown(
+        DIFFERENCING,
+        BOTH,
+        "AUC of telling forgotten from kept",
+        found.auc,
+        n,
+        ci95=found.auc_ci95,
+        null=_mean_and_largest([one.auc for one in null]),
+        note=note,
+    )
+    blind = _shown(
+        DIFFERENCING,
+        BOTH,
+        "AUC without labels",
+        found.change_auc,
+        n,
+        ci95=found.change_ci95,
+        null=_mean_and_largest([one.change_auc for one in null]),
+        note=note,
+    )
     return [told, blind, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
+
+
+def _mean_and_largest(values: Sequence[float]) -> tuple[float, float] | None:
+    return (sum(values) / len(values), max(values)) if values else None
 
 
 def of_weights(found: Weights, n: int) -> Measured:
@@ -182,7 +211,10 @@ def _shown(
     ci95: tuple[float, float] | None = None,
     reference: float | None = None,
     limit: float | None = None,
+    null: tuple[float, float] | None = None,
     note: str = "",
 ) -> Measured:
     """State a number that is only reported: without a threshold it decides nothing."""
-    return Measured(audit=audit, access=access, metric=metric, value=value, ci95=ci95, n=n, reference=reference, limit=limit, note=note)
+    return Measured(
+        audit=audit, access=access, metric=metric, value=value, ci95=ci95, n=n, reference=reference, limit=limit, null=null, note=note
+    )

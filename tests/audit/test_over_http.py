@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from expunge import audited, canonical, dsse
+from expunge.client import Client
 from expunge.unpacking import unpack
+from expunge.verify import verify as verify_version
 from expunge.verify_audit import verify
 from tests.digits import Digits
 from tests.live import Live
@@ -99,6 +101,9 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
 
     decided = [f for f in said["findings"] if f["threshold"] is not None]
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
+    ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
+    lower, upper = float(ends["lower end, nats"]["value"]), float(ends["upper end, nats"]["value"])
+    assert lower <= upper and upper <= np.log(2) and "H(v) (trivial)" in ends["upper end, nats"]["says"]
     assert said["answer"] in ("refused", "void")  # a hundred balanced rows cannot certify so little of a random attribute
 
 
@@ -156,12 +161,58 @@ def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null
     assert not any(sample in json.dumps(told) for sample in data.ids)
 
 
+def test_who_holds_both_versions_is_told_of_beside_removals_of_others_and_the_limits_in_words(live: Live, data: Digits) -> None:
+    live.fit("both", "digits")
+
+    job = live.job(live.forget("both", ids=data.of(role="user")[100:140], audits=["differencing"]))
+    told = json.loads(live.client.get(f"/jobs/{job['id']}/evidence/differencing.json").raise_for_status().content)
+    listed = live.client.get(f"/jobs/{job['id']}/evidence/differencing.csv").raise_for_status().text.splitlines()
+
+    found = {f["metric"]: f for f in told["findings"]}
+    auc = found["AUC of telling forgotten from kept"]
+    low, high = map(float, auc["ci95"])
+    assert low <= float(auc["value"]) <= high
+    assert low > float(auc["null"]["limit"])  # forty digits that go show; they do not where forty others go
+    assert abs(float(auc["null"]["mean"]) - 0.5) < 0.2
+    assert auc["answer"] == "reported" and "withdrawn" in told["limits"]
+    assert listed[0].startswith("metric,fpr,value,low,high,null_mean") and listed[1].startswith(f"auc,,{auc['value']},")
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+def test_the_certificate_names_each_file_of_evidence_and_verify_checks_those_that_are_there(
+    live: Live, data: Digits, tmp_path: Path
+) -> None:
+    live.fit("named", "digits")
+    live.job(live.forget("named", ids=data.of(role="user")[150:180], audits=["differencing"]))
+    token = live.client.headers["Authorization"].removeprefix("Bearer ")
+    with Client(str(live.client.base_url), token) as client:
+        folder = client.download("named", out=tmp_path / "version")
+    without = verify_version(folder)
+
+    for name in ("differencing.json", "differencing.csv"):
+        version = live.version("named")
+        url = next(file["url"] for file in version["evidence"] if file["name"] == name)
+        (folder / name).write_bytes(live.client.get(url).raise_for_status().content)
+    beside = verify_version(folder)
+    (folder / "differencing.csv").write_bytes(b"auc,0.5")
+    changed = verify_version(folder).failed
+    (folder / "differencing.csv").unlink()
+    (folder / "other.csv").write_bytes(b"auc,0.5")
+    spare = verify_version(folder).failed
+
+    assert without.failed is None and beside.failed is None
+    assert "of 2 files of evidence 2 are here" in next(step.detail for step in beside.steps if step.name == "digests of every file")
+    assert changed is not None and changed.name == "digests of every file" and "differencing.csv" in changed.detail
+    assert spare is not None and "unexpected" in spare.detail
+
+
 def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digits) -> None:
     live.fit("few", "digits")
 
-    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership"]))
+    job = live.job(live.forget("few", ids=data.of(role="user")[:3], audits=["membership", "differencing"]))
 
-    assert "withheld" in live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
+    for audit in ("membership", "differencing"):
+        assert set(live.client.get(f"/jobs/{job['id']}/evidence/{audit}.json").raise_for_status().json()) == {"withheld"}
     assert live.forget("few", ids=data.of(role="user")[5:9], audits=["membership"], method="retrain").json()["code"] == "audits_unsupported"
 
 

@@ -25,13 +25,13 @@ SHARES = {"utility": 1.0, "distance": 1.0, "membership": 30.0, "probes": 15.0, "
 def audit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any]:
     """Carry out the audits that were asked for, in the order of the list."""
     task = plan["task"]
-    report.plan = {"loading": 2.0} | {phase(name): SHARES[name] for name in task["audits"]} | {"writing": 0.5}
+    report.plan = {"loading": 2.0} | {auditing.phase(name): SHARES[name] for name in task["audits"]} | {"writing": 0.5}
     report.phase("loading")
     version = load(plan, shelf)
     findings: list[dict[str, Any]] = []
     evidence: dict[str, Any] = {}
     for name in task["audits"]:
-        report.phase(phase(name))
+        report.phase(auditing.phase(name))
         found = AUDITS[name](version, task, lambda _, done: report.progress("", done))
         findings += [auditing.document(one) for one in found.measured]
         for files, picture in ((found.files, False), (found.pictures, True)):
@@ -40,8 +40,3 @@ def audit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     numbers = json.dumps({"findings": findings}, indent=1).encode()
     evidence["findings.json"] = auditing.sealed("findings.json", numbers, version, picture=False)
     return {"findings": findings, "evidence": evidence, "seconds": report.end()}
-
-
-def phase(name: str) -> str:
-    """What progress calls an audit."""
-    return f"audit: {name}"

@@ -27,7 +27,8 @@ from workers.artifacts import (
     unpack_statistics,
     unpack_weights,
 )
-from workers.attacked import PHASE, attacked
+from workers.beside import measure_beside
+from workers.forgotten import Forgotten
 from workers.measure import accuracy_of
 from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
@@ -71,20 +72,20 @@ def _exact(
         return _publishable(plan, shelf, report, before, selection, statistics, before.weights, None, blocks)
     removal = exact.forget(statistics, gone.rows, before.core, overwrite=True)
     outcome = _publishable(plan, shelf, report, before, selection, removal.statistics, removal.weights, gone, blocks)
-    if not any("membership" in request.audits for request in asked):
+    names = {name for request in asked for name in request.audits}
+    if not names:
         return outcome
-    report.phase(PHASE)
-    evidence = attacked(
-        plan,
-        shelf,
-        before.core,
+    done = Forgotten(
+        plan=plan,
+        shelf=shelf,
+        core=before.core,
         before=before.weights,
         after=removal.weights,
         statistics=removal.statistics,
         gone=gone,
-        progress=lambda _, done: report.progress("", done),
+        keep=frozenset(held["sample_id"].to_pylist()) - selection.gone,
     )
-    return outcome | {"evidence": evidence}
+    return outcome | {"evidence": measure_beside(names, done, report)}
 
 
 def _zero(

@@ -1,0 +1,45 @@
+"""The audits that a request to forget may ask for beside the proof: run one after another, their files kept as the job's evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+from models.audit.utility import SMALLEST
+from workers.attacked import attacked
+from workers.auditing import phase
+from workers.decoded import decoded
+from workers.differenced import differenced
+from workers.forgotten import FEWEST_KEPT, Beside, Forgotten, Shown, told
+from workers.report import Report
+
+AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced, "decoder": decoded}
+SHARES = {"membership": 3.0, "differencing": 0.5, "decoder": 3.0}
+
+
+def shares(names: Set[str]) -> dict[str, float]:
+    """Phases of the audits asked for and rough shares of their time."""
+    return {phase(name): SHARES[name] for name in AUDITS if name in names}
+
+
+def measure_beside(names: Set[str], removal: Forgotten, report: Report) -> dict[str, Any]:
+    """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}, and `picture` where it shows samples.
+
+    Of fewer than 20 forgotten samples nothing is told: it would be about single people.
+    """
+    evidence: dict[str, Any] = {}
+    for name in (name for name in AUDITS if name in names):
+        report.phase(phase(name))
+        why = _withheld(removal)
+        found = Shown(told(name, {"withheld": why})) if why else AUDITS[name](removal, lambda _, done: report.progress("", done))
+        evidence |= {file: removal.shelf.put_file(data) for file, data in found.files.items()}
+        evidence |= {file: removal.shelf.put_file(data) | {"picture": True} for file, data in found.pictures.items()}
+    return evidence
+
+
+def _withheld(removal: Forgotten) -> str | None:
+    if len(removal.gone.ids) < SMALLEST:
+        return f"Fewer than {SMALLEST} samples were forgotten: an attack on so few is about single people."
+    if len(removal.stay.ids) < FEWEST_KEPT:
+        return "Too few samples are left to refit without some of them."
+    return None
