@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from tests.digits import Digits, digits, parquet
 from tests.live import Live
 from tests.servers import Server, no_servers, private_postgres, private_redis
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start inherits that: tests that send it would wait.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

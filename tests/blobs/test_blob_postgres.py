@@ -73,7 +73,7 @@ def test_a_chunk_is_a_row_of_a_mebibyte_kept_as_it_is(vault: Vault, blob_databas
 def test_a_slow_client_holds_no_connection_and_no_transaction(vault: Vault, blob_database: str) -> None:
     busy = (
         "SELECT count(*), count(*) FILTER (WHERE state <> 'idle' OR backend_xmin IS NOT NULL)"
-        " FROM pg_stat_activity WHERE application_name = 'expunge-blobs'"
+        " FROM pg_stat_activity WHERE application_name = 'expunge'"
     )
     seen = []
 
