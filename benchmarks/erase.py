@@ -235,11 +235,10 @@ def goals_of(cells: dict[str, Any]) -> list[Goal]:
             goals.append(Goal(f"{task}: points of accuracy that it costs", "<= 1", f"{cost:.2f}", cost <= 1))
     if "biased-mnist-.99" in cells:
         seeds = list(cells["biased-mnist-.99"].values())
-        last = AGAIN if all(AGAIN in s for s in seeds) else LAST
-        gain = 100 * fmean(s[last]["balanced"] - s[VANILLA]["balanced"] for s in seeds)
-        gone = 1 - fmean(s[last]["leakage"] for s in seeds) / fmean(s[VANILLA]["leakage"] for s in seeds)
-        goals.append(Goal(f"biased-mnist-.99: points of unbiased accuracy gained, {last}", ">= 5", f"{gain:.1f}", gain >= 5))
-        goals.append(Goal(f"biased-mnist-.99: share of V-information removed, {last}", ">= 90 %", f"{100 * gone:.1f} %", gone >= 0.9))
+        gain = 100 * fmean(s[AGAIN]["balanced"] - s[VANILLA]["balanced"] for s in seeds)
+        gone = 1 - fmean(s[AGAIN]["leakage"] for s in seeds) / fmean(s[VANILLA]["leakage"] for s in seeds)
+        goals.append(Goal(f"biased-mnist-.99: points of unbiased accuracy gained, {AGAIN}", ">= 5", f"{gain:.1f}", gain >= 5))
+        goals.append(Goal(f"biased-mnist-.99: share of V-information removed, {AGAIN}", ">= 90 %", f"{100 * gone:.1f} %", gone >= 0.9))
     every = [s[QUANTIZED] for found in cells.values() for s in found.values() if QUANTIZED in s]
     if every:
         over = max((one["leakage"] - one["own"]) / LN2 for one in every)
