@@ -115,6 +115,7 @@ def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw
     assert "features.18" in outcome.show(found)
 
 
+@pytest.mark.slow
 def test_a_fit_gives_the_same_files_with_any_number_of_workers() -> None:
     if missing := no_servers():
         pytest.skip(missing)

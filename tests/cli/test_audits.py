@@ -6,7 +6,7 @@ from tests.cli.conftest import Site
 
 
 def test_an_audit_is_followed_told_in_words_and_its_evidence_verified(site: Site) -> None:
-    done = site.run("audit", "digits", "--version", "1", "--audits", "utility,distance", "--wait", "--out", "evidence")
+    done = site.run("audit", "digits", "--audits", "utility,distance", "--wait", "--out", "evidence")
     verified = site.run("verify", "evidence", "--fingerprint", site.fingerprint)
 
     assert "calibration" in done.stdout and "Cells of fewer than 20 rows are withheld" in done.stdout
