@@ -1,20 +1,17 @@
-"""The one place where an audit's answer becomes a measured value, with its interval, limit, null, power and a plain sentence."""
+"""Audits' answers as measured values: interval, limit, null, power and a plain sentence. Removals state theirs in workers/verdict.py."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from models.audit.differencing import Differencing
-from models.audit.distance import Relearning, Split, Weights
-from models.audit.fairness import Fairness
 from models.audit.interval import Interval
 from models.audit.membership import Attack, Rate, Verdict
-from models.audit.planted import OwnHead, Planted
+from models.audit.planted import Planted
 from models.audit.probe import Probe, Probed
 from models.guarantee import Measured
 
-PROBE, HEAD, INTERVAL, FAIRNESS = "probe", "own head", "interval", "fairness"
-MEMBERSHIP, DISTANCE, RELEARN, DIFFERENCING = "membership", "distance", "relearn", "differencing"
+PROBE, INTERVAL, MEMBERSHIP, DIFFERENCING = "probe", "interval", "membership", "differencing"
 
 SERVED, BOTH = "served outputs", "both versions' outputs"
 
@@ -57,13 +54,6 @@ def _of_reader(probe: Probe, n: int, access: str) -> Iterator[Measured]:
         yield _shown(PROBE, access, f"{name}: information beside the label, nats", probe.conditional, n, ci95=probe.conditional_ci95)
 
 
-def of_own_head(head: OwnHead, n: int) -> Measured:
-    """State what a method's own head says; it never decides."""
-    note = "Below chance: the head answers wrongly what can be read; fresh probes decide." if head.alarm else "It never decides."
-    metric = "balanced accuracy of the method's own head"
-    return _shown(HEAD, "weights", metric, head.balanced_accuracy, n, ci95=head.ci95, reference=head.chance, note=note)
-
-
 def of_interval(found: Interval, n: int) -> list[Measured]:
     """State both ends of a leakage interval, and the estimate between them where there is one."""
     note = f"Upper end by {found.by}. Whoever holds the weights is bound only by H(v) = {found.entropy:.4f} nats."
@@ -73,16 +63,6 @@ def of_interval(found: Interval, n: int) -> list[Measured]:
         metric, note = "information by Monte Carlo, nats", "An estimate for the audit rows; no bound."
         stated.append(_shown(INTERVAL, found.access, metric, found.measured, n, ci95=found.measured_ci95, note=note))
     return stated
-
-
-def of_fairness(found: Fairness, n: int) -> list[Measured]:
-    """State the differences between groups that can be shown."""
-    differences = (
-        ("demographic parity difference", found.demographic_parity_difference),
-        ("equalised odds difference", found.equalised_odds_difference),
-    )
-    note = f"{found.withheld} cells of fewer than 20 rows, or that would follow from others, are withheld."
-    return [_shown(FAIRNESS, "outputs", name, value, n, note=note) for name, value in differences if value is not None]
 
 
 def of_membership(found: Attack, answer: Verdict, *, before: Attack | None = None, access: str = "outputs") -> list[Measured]:
@@ -155,50 +135,6 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> l
 
 def _mean_and_largest(values: Sequence[float]) -> tuple[float, float] | None:
     return (sum(values) / len(values), max(values)) if values else None
-
-
-def of_weights(found: Weights, n: int) -> Measured:
-    """State how far the released weights are from the retrained ones.
-
-    Args:
-        n: samples that were forgotten.
-    """
-    metric, note = "distance to the retrained weights, of the distance before", "0 means retrained; 1 means that nothing was done."
-    return _shown(DISTANCE, "weights", metric, found.share, n, reference=1.0, note=note)
-
-
-def of_split(name: str, found: Split) -> list[Measured]:
-    """State errors, answers and calibration on one group of rows.
-
-    Args:
-        name: forgotten, kept or test.
-    """
-    stated = []
-    for version, cell in (("before", found.before), ("after", found.after), ("retrained", found.retrained)):
-        if cell is not None:
-            low, high = cell.ci95
-            stated.append(_shown(DISTANCE, "outputs", f"error on {name}, {version}", 1 - cell.value, cell.n, ci95=(1 - high, 1 - low)))
-    after, before = found.distance_after, found.distance_before
-    if after is not None and before is not None:
-        note = "The reference is the version before."
-        for metric, now, then in (("L1 of answers", after.l1, before.l1), ("KL, nats,", after.kl, before.kl)):
-            stated.append(
-                _shown(DISTANCE, "outputs", f"{metric} to the retrained model on {name}", now, after.n, reference=then, note=note)
-            )
-    if found.calibration is not None and found.after is not None:
-        stated.append(_shown(DISTANCE, "outputs", f"calibration error on {name}, after", found.calibration, found.after.n))
-    return stated
-
-
-def of_relearning(found: Relearning, n: int) -> Measured | None:
-    """State in how many steps the forgotten rows are learnt again, beside the retrained model; None where either did not get there."""
-    if found.after is None or found.retrained is None:
-        return None
-    metric, note = (
-        "steps until the forgotten rows' loss is back",
-        "Fewer steps than the retrained model needs mean that something was left.",
-    )
-    return _shown(RELEARN, "weights", metric, float(found.after), n, reference=float(found.retrained), note=note)
 
 
 def _shown(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import log
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -100,8 +98,3 @@ def draw(parameters: Tensor, pixels: Tensor, *, temperature: float, generator: t
         value = mean + temperature * scale * (torch.log(uniform) - torch.log1p(-uniform))
         grid[:, channel] = torch.round((value.clamp(-1, 1) + 1) / STEP) * STEP - 1
     return grid
-
-
-def nats_of_uniform(channels: int) -> float:
-    """What a pixel costs that nothing is known of."""
-    return channels * log(256.0)

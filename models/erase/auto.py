@@ -36,7 +36,7 @@ LINEAR = (Point("leace", Leace(), "bottleneck", leace_last=False),)
 
 CODES = (("log-odds code", 0, 3.0), ("log-odds code, firmly", 0, 10.0), ("wider code", 16, 10.0), ("log-odds code, hard", 0, 30.0))
 """At the bottleneck: the name, the width of the code (0: one fewer than the classes) and gamma. The narrow code comes first: with it alone
-19 of 20 nats go on Adult, and a wider one, which keeps more for user weights to learn from, leaks many times as much."""
+19 parts of 20 go on Adult, and a wider one, which keeps more for user weights to learn from, leaks many times as much."""
 
 THROUGH = (("through the network", 3.0), ("through the network, firmly", 10.0))
 """The whole backbone: the name and gamma."""
@@ -44,7 +44,7 @@ THROUGH = (("through the network", 3.0), ("through the network, firmly", 10.0))
 
 AGAIN = (("learnt again without it", None), ("learnt again without it, behind noise", 0.4))
 """Where rows are biased, and first there: a network that reads the attribute instead hardly comes off it. The name, and the standard
-deviation of noise after the code: it takes another third of what is left, at 4 points of accuracy."""
+deviation of noise after the code: seen once, it took another third of what was left, at 4 points of accuracy."""
 
 BIASED = 0.5
 """Share of H(y) that the attribute tells, from which on rows are treated as biased: a network may then have read the attribute instead."""

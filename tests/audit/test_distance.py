@@ -9,21 +9,15 @@ from sklearn.metrics import roc_auc_score
 
 from models.audit.differencing import differencing
 from models.audit.distance import outputs, relearn, split, squared_loss, weights
-from models.audit.fairness import fairness
 from models.audit.findings import (
     of_differencing,
-    of_fairness,
     of_interval,
     of_membership,
-    of_own_head,
     of_probe,
-    of_relearning,
-    of_split,
-    of_weights,
 )
 from models.audit.interval import trivial
 from models.audit.membership import attack, verdict
-from models.audit.planted import Leak, OwnHead, Planted
+from models.audit.planted import Leak, Planted
 from models.audit.probe import Held, Probed, probe
 from models.linear.core import logits_of_rows
 from tests.audit.removals import FAKES, World, digit_world, fine_tuned, retrained, untouched, wrong_sign
@@ -67,7 +61,6 @@ def test_forgotten_rows_are_wrong_after_as_they_are_retrained_and_not_before(dig
     assert found.before.value > found.after.value and found.after == found.retrained
     assert found.distance_after is not None and found.distance_after.l1 == 0.0
     assert found.distance_before is not None and found.distance_before.l1 > 0.3
-    assert any(m.metric == "error on forgotten, before" and m.n == 40 for m in of_split("forgotten", found))
 
 
 def test_what_was_kept_is_learnt_again_sooner_than_what_was_forgotten(digit: World) -> None:
@@ -82,7 +75,6 @@ def test_what_was_kept_is_learnt_again_sooner_than_what_was_forgotten(digit: Wor
     assert faked.after is not None and faked.retrained is not None and 0 < faked.after < faked.retrained
     assert nothing.after == 0
     assert relearn({"after": honest, "retrained": honest}, before, loss, rate=rate, most=0).after is None
-    assert of_relearning(fair, 40) is not None
 
 
 def test_a_hundred_times_the_rate_of_relearning_is_the_largest_at_which_the_loss_never_rises(digit: World) -> None:
@@ -174,16 +166,12 @@ def test_each_audit_s_answer_becomes_measured_values_with_their_null(digit: Worl
     assert [m.passed for m in of_membership(honest, blind)[:2]] == [False, False]
 
 
-def test_reported_numbers_decide_nothing(digit: World) -> None:
+def test_reported_numbers_decide_nothing() -> None:
     labels = torch.arange(200) % 2
     measured = [
-        of_own_head(OwnHead(0.3, (0.2, 0.4), 0.5, -0.4, True), 100),
         *of_interval(trivial(probed(0.5)), 400),
-        *of_fairness(fairness(labels, labels, labels, values=2, favourable=1), 200),
-        of_weights(weights(untouched(digit), retrained(digit), retrained(digit)), 40),
         *of_differencing(differencing(torch.eye(2)[labels], torch.zeros(200, 2), labels, labels == 1)),
     ]
 
-    assert len(measured) >= 7
+    assert len(measured) >= 4
     assert all(m.passed is None and m.threshold is None for m in measured)
-    assert "Below chance" in measured[0].note
