@@ -107,12 +107,11 @@ class Live:
         self, request_id: str, *, until: tuple[str, ...] = ("fulfilled", "partial", "refused", "failed", "cancelled")
     ) -> dict[str, Any]:
         """A request once it has ended: a moment after its version is published, when the old rows' keys are gone."""
-        for _ in range(200):
-            found: dict[str, Any] = self.client.get(f"/forget/{request_id}").raise_for_status().json()
-            if found["state"] in until:
-                return found
+        latest = time.monotonic() + 120
+        while (found := self.client.get(f"/forget/{request_id}").raise_for_status().json())["state"] not in until:
+            assert time.monotonic() < latest, f"request is still {found['state']}"
             time.sleep(0.05)
-        raise AssertionError(f"request is still {found['state']}")
+        return dict(found)
 
 
 class Cluster(Live):
