@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from service import migrate
+from service.ahead import SEVERAL, Ahead
 from service.auth import Callers
 from service.blobs import Vault, open_vault
 from service.certificates import Signer, load_signer
@@ -28,6 +29,7 @@ class Home:
     settings: Settings
     db: Database
     vault: Vault
+    ahead: Ahead
     signer: Signer
     secret: bytes
     """Keys the tombstones and the idempotency tags. Kept beside the blobs' keys, outside the database."""
@@ -61,10 +63,12 @@ def open_home(settings: Settings) -> Home:
     database = Database(settings.records_url)
     if settings.distributed:
         migrate.require_newest(database.engine)
+    vault = vault_of(settings)
     return Home(
         settings,
         database,
-        vault_of(settings),
+        vault,
+        Ahead(vault, SEVERAL if settings.distributed else 0),  # embedded, a disk of its own is waited for either way
         load_signer(settings.signing_key_path),
         _secret(settings.keys_path / "service.key"),
         lock,

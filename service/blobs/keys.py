@@ -3,7 +3,7 @@
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -38,24 +38,26 @@ class KeyDirectory:
             raise KeysExposed(f"the key directory has mode {mode:04o}; give it 0700")
         self._root = root
 
-    def create(self, blob_id: str) -> bytes:
-        """Make a new random key and keep it durably."""
-        path = self._path(blob_id)
-        key = secrets.token_bytes(_KEY)
-        with room_for(blob_id), ExitStack() as undo:
-            try:
-                file = create_private(path)
-            except FileExistsError:
-                raise BlobExists(blob_id) from None
-            undo.callback(path.unlink, missing_ok=True)
-            try:
-                write_all(file, key)
-                os.fsync(file)
-            finally:
-                os.close(file)
+    def create(self, blob_ids: Sequence[str]) -> None:
+        """Make new random keys: all are written before the first is waited for, and their names are made durable together."""
+        with ExitStack() as undo, ExitStack() as opened:
+            files = []
+            for blob_id in blob_ids:
+                path = self._path(blob_id)
+                with room_for(blob_id):
+                    try:
+                        file = create_private(path)
+                    except FileExistsError:
+                        raise BlobExists(blob_id) from None
+                    undo.callback(path.unlink, missing_ok=True)
+                    opened.callback(os.close, file)
+                    write_all(file, secrets.token_bytes(_KEY))
+                    files.append((blob_id, file))
+            for blob_id, file in files:
+                with room_for(blob_id):
+                    os.fsync(file)
             sync_directory(self._root)
             undo.pop_all()
-        return key
 
     def load(self, blob_id: str) -> bytes:
         """Give the key; a torn or overwritten one counts as gone."""

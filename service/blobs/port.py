@@ -186,12 +186,12 @@ class BlobStore(Protocol):
 class KeyStore(Protocol):
     """Keeps one 256-bit key a blob, outside the database and outside its backups, so that destroying it is final."""
 
-    def create(self, blob_id: str) -> bytes:
-        """Make a new random key and keep it; it is durable when this returns.
+    def create(self, blob_ids: Sequence[str]) -> None:
+        """Make a new random key for each and keep it; all are durable when this returns, and none is kept if it raises.
 
         Raises:
-            BlobExists: the id has a key.
-            StoreFull: no room; no key was kept.
+            BlobExists: an id has a key.
+            StoreFull: no room.
         """
         ...
 

@@ -34,8 +34,8 @@ class Vault:
     blobs: BlobStore
     keys: KeyStore
 
-    def put(self, blob_id: str, source: Octets | BinaryIO | Iterable[Octets], *, lasting: bool = True) -> Sealed:
-        """Seal `source` under a new random key, in memory of a few chunks whatever its size.
+    def put(self, blob_id: str, source: Octets | BinaryIO | Iterable[Octets], *, lasting: bool = True, keyed: bool = False) -> Sealed:
+        """Seal `source` under a random key of its own, in memory of a few chunks whatever its size.
 
         The key is durable before the blob can be seen, the blob is durable when this returns, and if it raises, or is killed,
         nothing can be read (a killed put leaves rests that `ids` lists and `shred` removes). Whatever `source` raises passes through.
@@ -44,6 +44,7 @@ class Vault:
             source: the plaintext: bytes, a file open for reading in binary mode, or pieces of any length.
             lasting: False where a commit to the service's own database follows, without which the blob is worth nothing: the blob may
                 become durable with that commit only. Its key is durable before either.
+            keyed: the id was given its key ahead, by `keys.create`, and is used this once.
 
         Returns:
             What was stored; as read back from the sealed trailer, unless it was a few bytes in memory.
@@ -51,11 +52,14 @@ class Vault:
         Raises:
             BlobExists: the id is taken; a blob is written once, since its key and its bytes cannot be replaced in one step.
             StoreFull: there is no room.
+            KeyMissing: the key made ahead is there no more.
         """
         check_id(blob_id)
         with ExitStack() as undo:
-            cipher = Cipher(blob_id, self.keys.create(blob_id))
+            if not keyed:
+                self.keys.create([blob_id])
             undo.callback(self.keys.destroy, blob_id)
+            cipher = Cipher(blob_id, self.keys.load(blob_id))
             small = isinstance(source, Octets) and memoryview(source).nbytes <= SMALL
             # Buffers of a chunk would cost more than all else that is done with a few bytes.
             records = cipher.seal_chunks(_pieces(source or ()), largest=SMALL) if small else cipher.seal_chunks(cut(_pieces(source)))

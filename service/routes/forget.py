@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
-from service import attributes, idempotency, ids, outcomes, requests
+from service import attributes, idempotency, outcomes, requests
 from service.addressee import addressee
 from service.auth import Caller
 from service.db import moment
@@ -47,7 +47,7 @@ def forget(body: ForgetBody, home: OpenHome, caller: MayForget, key: Idempotency
 def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: str) -> Stored:
     # What is asked names people: it is sealed before the record learns of the request, and the record never sees it. The commit that
     # makes the request durable makes the blob so.
-    blob = home.vault.put(ids.new("up"), _sealed_form(body), lasting=False).blob_id
+    blob = home.ahead.put(_sealed_form(body))
     kept = False
     try:
         with home.db.write() as session:

@@ -1,7 +1,7 @@
 """Shredding ends in nothing: no key, no ciphertext, no name, and never any plaintext on the way."""
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -89,7 +89,7 @@ def test_a_half_shredded_blob_is_not_written_over(vault: Vault) -> None:
 
 
 def test_a_key_without_a_blob_is_listed_and_can_be_shredded(vault: Vault, at_rest: AtRest) -> None:
-    vault.keys.create("up-1")
+    vault.keys.create(["up-1"])
 
     assert_unreadable(vault, "up-1", BlobMissing)
     assert list(vault.ids()) == ["up-1"]
@@ -106,6 +106,17 @@ def test_a_blob_shredded_while_it_is_put_does_not_count_as_put(vault: Vault, at_
         vault.put("up-1", source())
 
     assert at_rest() == b""
+
+
+def test_of_several_keys_all_are_made_or_none(vault: Vault) -> None:
+    vault.keys.create(["up-2"])
+    key = vault.keys.load("up-2")
+
+    with pytest.raises(BlobExists):
+        vault.keys.create(["up-1", "up-2", "up-3"])
+
+    assert list(vault.ids()) == ["up-2"]
+    assert vault.keys.load("up-2") == key
 
 
 @dataclass(frozen=True)
@@ -136,8 +147,8 @@ class KeptKeys:
 
     true: KeyStore
 
-    def create(self, blob_id: str) -> bytes:
-        return self.true.create(blob_id)
+    def create(self, blob_ids: Sequence[str]) -> None:
+        self.true.create(blob_ids)
 
     def load(self, blob_id: str) -> bytes:
         return self.true.load(blob_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from service.blobs.port import RECORD, TRAILER, BlobExists, BlobMissing, BlobStore, End, KeyMissing, Octets
 
@@ -53,12 +53,12 @@ class MemoryKeys:
     def __init__(self, point: Point, kept: dict[str, bytes]) -> None:
         self._point, self.kept = point, kept
 
-    def create(self, blob_id: str) -> bytes:
+    def create(self, blob_ids: Sequence[str]) -> None:
         self._point("key create")
-        if blob_id in self.kept:
-            raise BlobExists(blob_id)
-        self.kept[blob_id] = blob_id.encode().ljust(32, b"\1")[-32:]
-        return self.kept[blob_id]
+        for blob_id in blob_ids:
+            if blob_id in self.kept:
+                raise BlobExists(blob_id)
+            self.kept[blob_id] = blob_id.encode().ljust(32, b"\1")[-32:]
 
     def load(self, blob_id: str) -> bytes:
         if blob_id not in self.kept:

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from service.ahead import Ahead
 from service.blobs import Vault
 from service.certificates import Signer
 from service.db import Database
@@ -168,7 +169,7 @@ class World:
 
     def home(self) -> Home:
         """What one process holds: its own locks around the shared record."""
-        return Home(self.settings, self.db, self.vault, self.signer, b"s" * 32, lock=self._lock, wake=Wake(self))
+        return Home(self.settings, self.db, self.vault, Ahead(self.vault, 0), self.signer, b"s" * 32, lock=self._lock, wake=Wake(self))
 
     def child(self, *_: Any, **__: Any) -> SimulatedChild:
         def dies() -> bool:
