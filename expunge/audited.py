@@ -30,7 +30,6 @@ _FINDING = record(
     ci95=maybe(many(decimal)),
     n=count,
     threshold=maybe(decimal),
-    limit=maybe(decimal),
     null=maybe(record(mean=decimal, limit=decimal)),
     reference=maybe(decimal),
     power=maybe(record(planted=count, caught=count)),
@@ -89,8 +88,7 @@ def answer_of(finding: Mapping[str, Any]) -> tuple[str, ...]:
     blind = power is None or power["caught"] == 0 or power["caught"] > power["planted"]
     if finding["threshold"] is None:
         return ("reported", "void") if power is not None else ("reported",)
-    judged = Decimal(finding["value"] if finding["limit"] is None else finding["limit"])
-    within = judged <= Decimal(finding["threshold"])
+    within = Decimal(finding["value"]) <= Decimal(finding["threshold"])
     return ("void",) if blind else ("passed", "void") if within else ("refused", "void")
 
 

@@ -153,21 +153,26 @@ def run_steps(evidence: Evidence, run: Sequence[tuple[str, Callable[[Evidence], 
     )
 
 
-def _files(evidence: Evidence) -> tuple[str, ...]:
+def plain_files(evidence: Evidence, needed: Sequence[str]) -> list[str]:
+    """Names of what the directory holds: all that is needed, and nothing but plain files."""
     try:
         found = {entry.name: entry.is_file() and not entry.is_symlink() for entry in evidence.directory.iterdir()}
     except OSError as reason:
-        raise Failed(f"the directory cannot be read ({reason.strerror})", "Give the directory that `expunge download` made.") from None
-    missing = [name for name in FILES if name not in found]
+        raise Failed(f"the directory cannot be read ({reason.strerror})", "Give the one that was downloaded or unpacked.") from None
+    missing = [name for name in needed if name not in found]
     if missing:
-        raise Failed(f"missing: {', '.join(missing)}", "Download the version again: all nine files are needed.")
-    named = _named_evidence(evidence)
-    spare = sorted(name for name in found if name not in FILES and name not in named)
-    if spare:
-        raise Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
-    odd = [name for name in found if not found[name]]
+        raise Failed(f"missing: {', '.join(missing)}", f"Download again: all {len(needed)} files are needed.")
+    odd = sorted(name for name, plain in found.items() if not plain)
     if odd:
         raise Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
+    return sorted(found)
+
+
+def _files(evidence: Evidence) -> tuple[str, ...]:
+    found, known = plain_files(evidence, FILES), {*FILES, *_named_evidence(evidence)}
+    spare = [name for name in found if name not in known]
+    if spare:
+        raise Failed(f"unexpected: {', '.join(map(repr, spare))}", "Move them elsewhere: the certificate says nothing about them.")
     return (f"{len(FILES)} files",)
 
 

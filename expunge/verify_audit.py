@@ -14,6 +14,7 @@ from expunge.verify import (
     Report,
     check_inclusion,
     check_signature,
+    plain_files,
     run_steps,
 )
 
@@ -47,17 +48,7 @@ def verify(directory: Path, *, key: Path | None = None, fingerprint: str | None 
 
 
 def _files(evidence: Evidence) -> tuple[str, ...]:
-    try:
-        found = {entry.name: entry.is_file() and not entry.is_symlink() for entry in evidence.directory.iterdir()}
-    except OSError as reason:
-        raise Failed(f"the directory cannot be read ({reason.strerror})", "Give the directory of the unpacked evidence.") from None
-    missing = [name for name in PROOFS if name not in found]
-    if missing:
-        raise Failed(f"missing: {', '.join(missing)}", "Download the evidence again.")
-    odd = sorted(name for name, plain in found.items() if not plain)
-    if odd:
-        raise Failed(f"not a plain file: {', '.join(odd)}", "Replace links by the files they point to.")
-    return (f"{len(found)} files",)
+    return (f"{len(plain_files(evidence, PROOFS))} files",)
 
 
 def _statement(evidence: Evidence) -> tuple[str, ...]:

@@ -81,9 +81,6 @@ class Measured:
     reference: float | None = None
     """The same metric on the model that it is compared with, such as the refitted one."""
 
-    limit: float | None = None
-    """The one-sided 95 % limit of `value` that is compared with the threshold; None where `value` itself is."""
-
     null: tuple[float, float] | None = None
     """The metric on retrained models: their mean, and what one of them in 100 exceeds. A scorer's own bias is not leakage."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from models.audit import distance as distances
 from models.audit import findings, interval, membership, shadows
 from models.audit.calibration import calibration_error
+from models.audit.findings import SERVED
 from models.audit.planted import planted
 from models.audit.probe import Held, probe
 from models.audit.utility import accuracy, utility
@@ -31,8 +32,6 @@ from workers.bounds import interval_of
 from workers.failure import Failure
 from workers.judging import SEED, bottleneck
 
-SERVED = "served outputs"
-
 
 @dataclass
 class Found:
@@ -47,11 +46,6 @@ class Found:
 Audit = Callable[[Audited, Mapping[str, Any], Progress], Found]
 
 
-def shown(audit: str, metric: str, value: float, n: int, **more: Any) -> Measured:
-    """A number that is only reported."""
-    return Measured(audit=audit, access=more.pop("access", SERVED), metric=metric, value=value, ci95=more.pop("ci95", None), n=n, **more)
-
-
 def measure_utility(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     """Accuracy over all audit rows of the final half and by class, and calibration."""
     logits, labels = version.answers(version.decides), version.decides.labels
@@ -59,13 +53,13 @@ def measure_utility(version: Audited, task: Mapping[str, Any], progress: Progres
     note = "Cells of fewer than 20 rows are withheld: one person's accuracy is personal data."
     if counted.overall is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: an accuracy over so few is withheld.")
-    found = [shown("utility", "accuracy", counted.overall.value, counted.overall.n, ci95=counted.overall.ci95, note=note)]
+    found = [findings.shown("utility", "accuracy", counted.overall.value, counted.overall.n, ci95=counted.overall.ci95, note=note)]
     for name, cell in zip(version.classes, counted.by_class, strict=True):
         if cell is not None:
-            found.append(shown("utility", f"accuracy of class {name}", cell.value, cell.n, ci95=cell.ci95))
+            found.append(findings.shown("utility", f"accuracy of class {name}", cell.value, cell.n, ci95=cell.ci95))
     error = calibration_error(logits, labels)
     if error is not None:
-        found.append(shown("utility", "calibration error", error, len(labels), note="0: as often right as it says it is."))
+        found.append(findings.shown("utility", "calibration error", error, len(labels), note="0: as often right as it says it is."))
     return Found(found, {"utility.svg": audit_figures.classes(counted, version.classes)})
 
 
@@ -83,12 +77,12 @@ def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progre
         ("L1 of answers to the model without any user sample", apart.l1, null.l1 if null else None),
         ("KL, nats, from the model without any user sample", apart.kl, null.kl if null else None),
     ):
-        found.append(shown("distance", metric, value, apart.n, reference=other, note=note if null else ""))
+        found.append(findings.shown("distance", metric, value, apart.n, reference=other, note=note if null else ""))
     before, after = accuracy(bare, rows.labels), accuracy(ours, rows.labels)
     for name, cell in (("without any user sample", before), ("as it is", after)):
         if cell is not None:
             low, high = cell.ci95
-            found.append(shown("distance", f"error {name}", 1 - cell.value, cell.n, ci95=(1 - high, 1 - low)))
+            found.append(findings.shown("distance", f"error {name}", 1 - cell.value, cell.n, ci95=(1 - high, 1 - low)))
     return Found(found)
 
 
@@ -172,7 +166,7 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
     between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
-    stated = findings.of_probe(found, plants, budget=budget, access=access) + findings.of_interval(between, found.n)
+    stated = findings.of_probes(found, plants, budget=budget, access=access) + findings.of_interval(between, found.n, access)
     files = {
         "probes.svg": audit_figures.probes(found, task["attribute"], budget, between),
         "probes.csv": audit_figures.probes_csv(found),
@@ -210,7 +204,6 @@ def document(one: Measured) -> dict[str, Any]:
         "ci95": None if one.ci95 is None else [text(bound) for bound in one.ci95],
         "n": one.n,
         "threshold": None if one.threshold is None else text(one.threshold),
-        "limit": None if one.limit is None else text(one.limit),
         "null": None if one.null is None else {"mean": text(one.null[0]), "limit": text(one.null[1])},
         "reference": None if one.reference is None else text(one.reference),
         "power": power,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.audit import decoder
 from models.audit.decoder import Decoder, Decoding, Gain, Scored
+from models.audit.findings import SERVED
 from models.data import Samples
 from models.guarantee import Measured, Power
 from models.linear.core import encode, logits_of_rows
@@ -25,7 +26,7 @@ from service.auditing import POLICY
 from workers.artifacts import among, rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
-from workers.auditing import SERVED, document
+from workers.auditing import document
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 from workers.strips import NOT_A_BOUND, strip, thumbnail

@@ -35,19 +35,12 @@ class Asked:
     max_leakage_nats: float
     max_accuracy_drop: float
 
-    def leakage(self, found: Probed) -> tuple[float, float, float]:
-        """(estimate, lower, upper) of the readers that the claim is about."""
-        if self.claim == "any":
-            return found.leakage, found.lower, found.upper
-        linear = next(one for one in found.probes if one.name == "linear")
-        return linear.v_information, linear.lower95, linear.upper95
-
     def excess(self, found: Probed, drop: float, *, rows: int) -> float:
         """How far beyond the budget the rows that choose show a point to be, in budgets; 0 within it.
 
         The upper limit is the one that `rows` rows would give: those that choose are fewer than those that decide.
         """
-        estimate, _, upper = self.leakage(found)
+        estimate, upper = found.about(self.claim).leakage, found.about(self.claim).upper
         expected = estimate + (upper - estimate) * sqrt(found.n / max(1, rows))
         leaks = max(0.0, expected / (CAUTION * self.max_leakage_nats) - 1)
         return leaks + max(0.0, drop - self.max_accuracy_drop) / max(self.max_accuracy_drop, 0.005)

@@ -102,8 +102,8 @@ def entry_of(wish: Wish, ground: Ground, best: Best, judged: Judged) -> dict[str
         "scope": recipe.scope,
         "parameters": verdict.parameters({**recipe.settings, **more}),
         "recipe": recipe.document(),
-        "findings": verdict.findings(judged, wish.asked),
-        "figures": verdict.figures(judged),
+        "findings": verdict.stated(judged, wish.asked),
+        "figures": verdict.figures(judged, wish.asked),
         "statement": None,
     }
 
@@ -128,8 +128,8 @@ def evidence_of(shelf: Shelf, wish: Wish, points: list[Point], judged: Judged, r
     report = {
         "attribute": wish.name,
         "budget": {"max_accuracy_drop": wish.asked.max_accuracy_drop, "max_leakage_nats": wish.asked.max_leakage_nats},
-        "findings": verdict.findings(judged, wish.asked),
-        "figures": verdict.figures(judged),
+        "findings": verdict.stated(judged, wish.asked),
+        "figures": verdict.figures(judged, wish.asked),
         "planted": [{"name": leak.name, "lower": leak.lower, "caught": leak.caught} for leak in judged.planted.leaks],
         "cells_left_out": [list(cell) for cell in judged.found.left_out],
         "points_planned": [recipe.name for recipe in recipes],

@@ -13,12 +13,13 @@ from torch.nn import functional
 
 from models.audit import decoder
 from models.audit.decoder import Decoder, Decoding, Gain, Scored
+from models.audit.findings import SERVED
 from models.guarantee import Measured, Power
 from models.progress import Progress
 from service.auditing import POLICY
 from workers.audit_figures import table
 from workers.audited import Audited
-from workers.auditing import SERVED, Found
+from workers.auditing import Found
 from workers.failure import Failure
 from workers.judging import SEED
 

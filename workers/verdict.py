@@ -9,15 +9,17 @@ from typing import Any
 
 from torch import Tensor
 
+from models.audit import findings
 from models.audit.interval import Interval
 from models.audit.planted import OwnHead, Planted
 from models.audit.probe import Probed
-from service.policies import ACCURACY, DROP, LEAKAGE, LINEAR_LEAKAGE, PROBES
+from models.guarantee import Measured
+from service.policies import ACCURACY, DROP
 from workers.bounds import Gaps
 from workers.curve import Point
 from workers.judging import Asked
 
-ACCESS = "the bottleneck's values as they are served"
+ACCESS, ANSWERS = "the bottleneck's values as they are served", "answers on audit rows"
 Z95 = 1.959963984540054
 
 
@@ -65,7 +67,7 @@ def drop_of(before: Tensor, after: Tensor) -> Drop:
 
 def refusal_of(judged: Judged, asked: Asked) -> dict[str, str] | None:
     """Why nothing may be published, with the best point that was reached; None where all is within the budget."""
-    upper, drop = asked.leakage(judged.found)[2], judged.drop.value
+    upper, drop = judged.found.about(asked.claim).upper, judged.drop.value
     reached = (
         f"The best point reached is {judged.point.name}: at most {upper:.4g} nats are left (asked for: {asked.max_leakage_nats:g}), "
         f"{100 * drop:.2f} points of accuracy are lost (allowed: {100 * asked.max_accuracy_drop:g})."
@@ -82,77 +84,67 @@ def refusal_of(judged: Judged, asked: Asked) -> dict[str, str] | None:
     return None
 
 
-def findings(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
+def stated(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     """What decides, as `service.facts.Finding` takes it."""
-    estimate, _, upper = asked.leakage(judged.found)
-    power = judged.planted.power
-    best = next(one for one in judged.found.probes if one.v_information == estimate)
-    leakage = {
-        "audit": PROBES,
-        "access": ACCESS,
-        "metric": LINEAR_LEAKAGE if asked.claim == "linear" else LEAKAGE,
-        "value": text(upper),
-        "ci95": [text(bound) for bound in best.ci95],
-        "n": judged.found.n,
-        "threshold": repr(asked.max_leakage_nats),
-        "passed": upper <= asked.max_leakage_nats and not judged.planted.void,
-        "planted": power.planted,
-        "caught": power.caught,
-        "reference": text(asked.leakage(judged.before)[2]),
-    }
-    accuracy = {
-        "audit": ACCURACY,
-        "access": "answers on audit rows",
-        "metric": DROP,
-        "value": text(judged.drop.value),
-        "ci95": [text(bound) for bound in judged.drop.ci95],
-        "n": judged.drop.n,
-        "threshold": repr(asked.max_accuracy_drop),
-        "passed": judged.drop.value <= asked.max_accuracy_drop,
-        "planted": 0,
-        "caught": 0,
-        "reference": text(judged.drop.reference),
-    }
-    return [leakage, accuracy]
+    leakage = _probed(judged, asked)[0]
+    assert leakage.ci95 is not None and leakage.power is not None and leakage.threshold is not None and leakage.reference is not None
+    drop = judged.drop
+    return [
+        {
+            "audit": leakage.audit,
+            "access": leakage.access,
+            "metric": leakage.metric,
+            "value": text(leakage.value),
+            "ci95": [text(bound) for bound in leakage.ci95],
+            "n": leakage.n,
+            "threshold": repr(leakage.threshold),
+            "passed": leakage.passed,
+            "planted": leakage.power.planted,
+            "caught": leakage.power.caught,
+            "reference": text(leakage.reference),
+        },
+        {
+            "audit": ACCURACY,
+            "access": ANSWERS,
+            "metric": DROP,
+            "value": text(drop.value),
+            "ci95": [text(bound) for bound in drop.ci95],
+            "n": drop.n,
+            "threshold": repr(asked.max_accuracy_drop),
+            "passed": drop.value <= asked.max_accuracy_drop,
+            "planted": 0,
+            "caught": 0,
+            "reference": text(drop.reference),
+        },
+    ]
 
 
-def figures(judged: Judged) -> list[dict[str, Any]]:
+def _probed(judged: Judged, asked: Asked) -> list[Measured]:
+    budget, claim = asked.max_leakage_nats, asked.claim
+    return findings.of_probes(judged.found, judged.planted, budget=budget, access=ACCESS, claim=claim, before=judged.before)
+
+
+def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     """What is shown and decides nothing, as `service.facts.Figure` takes it."""
-    found, shown = judged.found, []
-
-    def add(name: str, value: float, ci95: tuple[float, float] | None = None, access: str = ACCESS) -> None:
-        low, high = (None, None) if ci95 is None else map(text, ci95)
-        shown.append({"name": name, "value": text(value), "low": low, "high": high, "access": access})
-
-    add("attribute_entropy_nats", found.entropy)
-    add("label_information_nats", found.label_information)
-    for one in found.probes:
-        add(f"{one.name}.v_information_nats", one.v_information, one.ci95)
-        add(f"{one.name}.balanced_accuracy", one.balanced_accuracy)
-        if one.conditional is not None:
-            add(f"{one.name}.conditional_on_label_nats", one.conditional, one.conditional_ci95)
-    add("majority", found.best.majority)
-    add("v_information_nats.before", judged.before.leakage, judged.before.best.ci95)
-    add("cells_left_out", len(found.left_out))
-    add("earlier_looks", judged.looks)
-    if judged.from_parent is not None:
-        add("accuracy_drop_from_parent", judged.from_parent.value, judged.from_parent.ci95, "answers on audit rows")
-    between = judged.interval
-    add("leakage_interval.lower", between.lower)
-    add("leakage_interval.upper", between.upper, None, f"{between.access}: {between.by}")
-    if between.access != "weights":
-        add("leakage_interval.upper", between.entropy, None, "weights: whoever holds them computes without the draw")
-    if between.measured is not None:
-        add("noisy_information_nats", between.measured, between.measured_ci95)
+    n, drop, from_parent = judged.found.n, judged.drop, judged.from_parent
+    shown = [*_probed(judged, asked)[1:], *findings.of_interval(judged.interval, n, ACCESS)]
+    shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
+    if from_parent is not None:
+        shown.append(
+            findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)
+        )
     for when, gaps in zip(("before", "after"), judged.gaps, strict=True):
         for name, gap in (("equalised_odds", gaps.equalised_odds), ("demographic_parity", gaps.demographic_parity)):
             if gap is not None:
-                add(f"{name}_difference.{when}", gap, None, "answers on audit rows")
+                shown.append(findings.shown("fairness", f"{name}_difference.{when}", gap, drop.n, access=ANSWERS))
     if judged.own is not None:
-        add("own_head.balanced_accuracy", judged.own.balanced_accuracy, judged.own.ci95, "the method's own private head")
-        add("own_head.v_information_nats", judged.own.v_information, None, "the method's own private head")
-        add("own_head.below_chance", float(judged.own.alarm), None, "the method's own private head")
-    return shown
+        shown += findings.of_own_head(judged.own, n)
+    return [_figure(one) for one in shown]
+
+
+def _figure(one: Measured) -> dict[str, Any]:
+    low, high = (None, None) if one.ci95 is None else map(text, one.ci95)
+    return {"name": one.metric, "value": text(one.value), "low": low, "high": high, "access": one.access}
 
 
 def parameters(settings: Mapping[str, Any]) -> dict[str, str]:

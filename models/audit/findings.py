@@ -1,4 +1,4 @@
-"""Audits' answers as measured values: interval, limit, null, power and a plain sentence. Removals state theirs in workers/verdict.py."""
+"""Audits' answers as measured values: interval, threshold, null, power and a plain sentence."""
 
 from __future__ import annotations
 
@@ -7,62 +7,97 @@ from collections.abc import Iterator, Sequence
 from models.audit.differencing import Differencing
 from models.audit.interval import Interval
 from models.audit.membership import Attack, Rate, Verdict
-from models.audit.planted import Planted
+from models.audit.planted import OwnHead, Planted
 from models.audit.probe import Probe, Probed
 from models.guarantee import Measured
 
-PROBE, INTERVAL, MEMBERSHIP, DIFFERENCING = "probe", "interval", "membership", "differencing"
+PROBES, INTERVAL, OWN_HEAD, MEMBERSHIP, DIFFERENCING = "fresh_probes", "interval", "own_head", "membership", "differencing"
+
+LEAKAGE, LINEAR_LEAKAGE = "v_information_upper95_nats", "linear_v_information_upper95_nats"
+"""What no reader finds more than with 95 % confidence, all readers at once: as policies name it (service/policies.py)."""
 
 SERVED, BOTH = "served outputs", "both versions' outputs"
+ALWAYS = "The reference is what always naming the commonest value gets right."
 
 
-def of_probe(found: Probed, planted: Planted, *, budget: float, access: str = SERVED, before: Probed | None = None) -> list[Measured]:
-    """State what fresh probes found: the largest V-information, which decides, then each probe's figures, which do not.
+def of_probes(
+    found: Probed, planted: Planted, *, budget: float, access: str, claim: str = "any", before: Probed | None = None
+) -> list[Measured]:
+    """State what fresh probes found: what no reader exceeds, which decides, then all figures, which do not.
 
     Args:
-        budget: the most that may be left, in nats. Passed = the upper limit over all probes is at most this, and no leak went unseen.
-        before: the same probes on the version before.
+        budget: the most that may be left, in nats. Passed = the upper limit over the readers is at most this, and no leak went unseen.
+        claim: linear or any: whose reading decides.
+        before: the same probes where nothing was removed.
     """
-    best = found.best
-    passed = found.upper <= budget and not planted.void
+    about, n = found.about(claim), found.n
+    best = about.best
     left_out = f" {len(found.left_out)} groups have too few rows and are not judged." if found.left_out else ""
-    note = f"The best of {len(found.probes)} fresh readers finds {best.v_information:.4f} of {found.entropy:.4f} nats.{left_out}"
     leakage = Measured(
-        audit=PROBE,
+        audit=PROBES,
         access=access,
-        metric="largest V-information, nats",
-        value=best.v_information,
+        metric=LINEAR_LEAKAGE if claim == "linear" else LEAKAGE,
+        value=about.upper,
         ci95=best.ci95,
-        n=found.n,
+        n=n,
         threshold=budget,
-        passed=passed,
+        passed=about.upper <= budget and not planted.void,
         power=planted.power,
-        reference=before.leakage if before is not None else None,
-        limit=found.upper,
+        reference=before.about(claim).upper if before is not None else None,
         void=planted.void,
-        note=note,
+        note=f"The best of {len(about.probes)} fresh readers finds {best.v_information:.4f} of {found.entropy:.4f} nats; the value is its "
+        f"upper limit.{left_out}",
     )
-    return [leakage, *(measured for probe in found.probes for measured in _of_reader(probe, found.n, access))]
+    figures = [
+        shown(PROBES, "attribute_entropy_nats", found.entropy, n, access=access),
+        shown(PROBES, "label_information_nats", found.label_information, n, access=access),
+        *(measured for probe in found.probes for measured in _of_reader(probe, n, access)),
+        shown(PROBES, "majority", best.majority, n, access=access, note="What always naming the commonest value gets right."),
+        shown(PROBES, "cells_left_out", len(found.left_out), n, access=access),
+    ]
+    if before is not None:
+        figures.append(shown(PROBES, "v_information_nats.before", before.leakage, before.n, access=access, ci95=before.best.ci95))
+    return [leakage, *figures]
 
 
 def _of_reader(probe: Probe, n: int, access: str) -> Iterator[Measured]:
     name = probe.name
-    yield _shown(PROBE, access, f"{name}: V-information, nats", probe.v_information, n, ci95=probe.ci95, limit=probe.upper95)
-    always = "The reference is what always naming the commonest value gets right."
-    yield _shown(PROBE, access, f"{name}: balanced accuracy", probe.balanced_accuracy, n, reference=probe.majority, note=always)
+    yield shown(PROBES, f"{name}.v_information_nats", probe.v_information, n, access=access, ci95=probe.ci95)
+    yield shown(PROBES, f"{name}.balanced_accuracy", probe.balanced_accuracy, n, access=access, reference=probe.majority, note=ALWAYS)
     if probe.conditional is not None:
-        yield _shown(PROBE, access, f"{name}: information beside the label, nats", probe.conditional, n, ci95=probe.conditional_ci95)
+        metric = f"{name}.conditional_on_label_nats"
+        yield shown(PROBES, metric, probe.conditional, n, access=access, ci95=probe.conditional_ci95)
 
 
-def of_interval(found: Interval, n: int) -> list[Measured]:
-    """State both ends of a leakage interval, and the estimate between them where there is one."""
-    note = f"Upper end by {found.by}. Whoever holds the weights is bound only by H(v) = {found.entropy:.4f} nats."
-    ends = (("lower end, nats", found.lower), ("upper end, nats", found.upper))
-    stated = [_shown(INTERVAL, found.access, name, end, n, note=note) for name, end in ends]
+def of_interval(found: Interval, n: int, access: str) -> list[Measured]:
+    """State both ends of a leakage interval, and the estimate between them where there is one.
+
+    Args:
+        access: what the probes saw, for the lower end; the upper end says for whom it holds itself.
+    """
+    stated = [
+        shown(INTERVAL, "leakage_interval.lower", found.lower, n, access=access),
+        shown(INTERVAL, "leakage_interval.upper", found.upper, n, access=f"{found.access}: {found.by}"),
+    ]
+    if found.access != "weights":
+        by = "weights: whoever holds them computes without the draw"
+        stated.append(shown(INTERVAL, "leakage_interval.upper", found.entropy, n, access=by))
     if found.measured is not None:
-        metric, note = "information by Monte Carlo, nats", "An estimate for the audit rows; no bound."
-        stated.append(_shown(INTERVAL, found.access, metric, found.measured, n, ci95=found.measured_ci95, note=note))
+        note = "An estimate for the audit rows; no bound."
+        stated.append(
+            shown(INTERVAL, "noisy_information_nats", found.measured, n, access=access, ci95=found.measured_ci95, note=note)
+        )
     return stated
+
+
+def of_own_head(own: OwnHead, n: int) -> list[Measured]:
+    """State what a method's own private head says of itself: it was trained against, so it never decides."""
+    access = "the method's own private head"
+    return [
+        shown(OWN_HEAD, "own_head.balanced_accuracy", own.balanced_accuracy, n, access=access, ci95=own.ci95, reference=own.chance),
+        shown(OWN_HEAD, "own_head.v_information_nats", own.v_information, n, access=access),
+        shown(OWN_HEAD, "own_head.below_chance", float(own.alarm), n, access=access),
+    ]
 
 
 def of_membership(found: Attack, answer: Verdict, *, before: Attack | None = None, access: str = "outputs") -> list[Measured]:
@@ -96,7 +131,7 @@ def of_membership(found: Attack, answer: Verdict, *, before: Attack | None = Non
 def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator[Measured]:
     for rate in rates:
         if rate.value is not None:
-            yield _shown(audit, access, f"TPR at FPR {rate.fpr:g}", rate.value, n, ci95=rate.ci95)
+            yield shown(audit, f"TPR at FPR {rate.fpr:g}", rate.value, n, access=access, ci95=rate.ci95)
 
 
 def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> list[Measured]:
@@ -110,22 +145,22 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> l
         "Removal has to change what it removes, so this is a limit of every removal, and counts for who holds both versions. The version "
         "before is withdrawn, so that only who took a copy does; only noise in the released weights would hide more."
     )
-    told = _shown(
+    told = shown(
         DIFFERENCING,
-        BOTH,
         "AUC of telling forgotten from kept",
         found.auc,
         n,
+        access=BOTH,
         ci95=found.auc_ci95,
         null=_mean_and_largest([one.auc for one in null]),
         note=note,
     )
-    blind = _shown(
+    blind = shown(
         DIFFERENCING,
-        BOTH,
         "AUC without labels",
         found.change_auc,
         n,
+        access=BOTH,
         ci95=found.change_ci95,
         null=_mean_and_largest([one.change_auc for one in null]),
         note=note,
@@ -137,20 +172,17 @@ def _mean_and_largest(values: Sequence[float]) -> tuple[float, float] | None:
     return (sum(values) / len(values), max(values)) if values else None
 
 
-def _shown(
+def shown(
     audit: str,
-    access: str,
     metric: str,
     value: float,
     n: int,
     *,
+    access: str = SERVED,
     ci95: tuple[float, float] | None = None,
     reference: float | None = None,
-    limit: float | None = None,
     null: tuple[float, float] | None = None,
     note: str = "",
 ) -> Measured:
     """State a number that is only reported: without a threshold it decides nothing."""
-    return Measured(
-        audit=audit, access=access, metric=metric, value=value, ci95=ci95, n=n, reference=reference, limit=limit, null=null, note=note
-    )
+    return Measured(audit=audit, access=access, metric=metric, value=value, ci95=ci95, n=n, reference=reference, null=null, note=note)

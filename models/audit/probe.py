@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -128,6 +128,10 @@ class Probed:
     def best(self) -> Probe:
         """The reader that found most."""
         return max(self.probes, key=lambda probe: probe.v_information)
+
+    def about(self, claim: str) -> Probed:
+        """The readers that a claim is about: `linear` ones, or `any`."""
+        return self if claim == "any" else replace(self, probes=tuple(probe for probe in self.probes if probe.name == claim))
 
 
 def probe(

@@ -13,7 +13,7 @@ from models.audit.findings import (
     of_differencing,
     of_interval,
     of_membership,
-    of_probe,
+    of_probes,
 )
 from models.audit.interval import trivial
 from models.audit.membership import attack, verdict
@@ -141,12 +141,12 @@ def test_a_leak_fails_a_clean_bottleneck_passes_and_an_audit_without_power_passe
 
     leaky, clean = probed(1.0), probed(0.0)
 
-    assert of_probe(leaky, strong, budget=0.05)[0].passed is False
-    passes = of_probe(clean, strong, budget=0.05, before=leaky)[0]
-    assert passes.passed is True and passes.limit == clean.upper and passes.reference == leaky.leakage and passes.ci95 is not None
-    void = of_probe(clean, blind, budget=0.05)[0]
+    assert of_probes(leaky, strong, budget=0.05, access="here")[0].passed is False
+    passes = of_probes(clean, strong, budget=0.05, access="here", before=leaky)[0]
+    assert passes.passed is True and passes.value == clean.upper and passes.reference == leaky.upper and passes.ci95 is not None
+    void = of_probes(clean, blind, budget=0.05, access="here")[0]
     assert void.void and void.passed is False
-    assert [m.passed for m in of_probe(clean, strong, budget=0.05)[1:]] == [None, None, None]
+    assert {m.passed for m in of_probes(clean, strong, budget=0.05, access="here")[1:]} == {None}
 
 
 def test_each_audit_s_answer_becomes_measured_values_with_their_null(digit: World) -> None:
@@ -169,7 +169,7 @@ def test_each_audit_s_answer_becomes_measured_values_with_their_null(digit: Worl
 def test_reported_numbers_decide_nothing() -> None:
     labels = torch.arange(200) % 2
     measured = [
-        *of_interval(trivial(probed(0.5)), 400),
+        *of_interval(trivial(probed(0.5)), 400, "here"),
         *of_differencing(differencing(torch.eye(2)[labels], torch.zeros(200, 2), labels, labels == 1)),
     ]
 

@@ -77,7 +77,16 @@ def test_any_changed_file_of_an_audit_is_refused_by_the_step_that_is_about_it(li
     assert failing["findings.json"] == "digests of the evidence"
     assert None not in failing.values()
     spare = verify(folder).failed
+    (folder / "more.txt").unlink()
+    (folder / "utility.svg").rename(tmp_path / "utility.svg")
+    (folder / "utility.svg").symlink_to(tmp_path / "utility.svg")
+    link = verify(folder).failed
+    (folder / "inclusion.json").unlink()
+    missing = verify(folder).failed
+
     assert spare is not None and "unexpected" in spare.detail
+    assert link is not None and link.detail == "not a plain file: utility.svg"
+    assert missing is not None and missing.detail == "missing: inclusion.json"
 
 
 def test_membership_sees_planted_canaries_or_is_void_and_says_so_in_words(live: Live) -> None:
@@ -102,8 +111,8 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     decided = [f for f in said["findings"] if f["threshold"] is not None]
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
     ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
-    lower, upper = float(ends["lower end, nats"]["value"]), float(ends["upper end, nats"]["value"])
-    assert lower <= upper and upper <= np.log(2) and "H(v) (trivial)" in ends["upper end, nats"]["says"]
+    lower, upper = (ends[f"leakage_interval.{end}"] for end in ("lower", "upper"))
+    assert float(lower["value"]) <= float(upper["value"]) <= np.log(2) + 1e-8 and upper["access"] == "weights: H(v) (trivial)"
     assert said["answer"] in ("refused", "void")  # a hundred balanced rows cannot certify so little of a random attribute
 
 

@@ -40,7 +40,7 @@ def test_every_answer_that_is_written_follows_from_the_numbers_by_the_statement_
     cases = [
         Measured(**base),  # type: ignore[arg-type]
         Measured(**base, threshold=0.2, passed=True, power=power),  # type: ignore[arg-type]
-        Measured(**base, threshold=0.2, passed=False, limit=0.3, power=power),  # type: ignore[arg-type]
+        Measured(**base | {"value": 0.3}, threshold=0.2, passed=False, power=power),  # type: ignore[arg-type]
         Measured(**base, threshold=0.2, passed=False, power=Power(planted=2, caught=0), void=True),  # type: ignore[arg-type]
     ]
 
