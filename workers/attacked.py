@@ -9,24 +9,34 @@ from models.audit import findings, membership, shadows
 from models.progress import Progress
 from service.auditing import POLICY
 from workers import audit_figures
+from workers.artifacts import unpack_statistics
 from workers.auditing import document
+from workers.compared import Sides, compared
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 
 
 def attacked(removal: Forgotten, progress: Progress) -> Shown:
-    """Attack the forgotten samples before and after."""
+    """Attack the forgotten samples before and after, and compare both versions with one that is fitted again."""
     core, gone, stay, rules = removal.core, removal.gone, removal.stay, POLICY["audits"]["membership"]
     aimed = shadows.Targets(gone.rows, gone.labels)
     canaries = shadows.mislabelled(core, stay.rows, stay.labels, seed=SEED, count=rules["canaries"])
     groups = rules["shadowGroups"]
-    played = shadows.shadows(core, removal.statistics, stay.rows, aimed, canaries, seed=SEED, groups=groups, progress=progress)
+
+    def partly(part: str, done: float) -> None:
+        progress(part, 0.8 * done)
+
+    played = shadows.shadows(core, removal.statistics, stay.rows, aimed, canaries, seed=SEED, groups=groups, progress=partly)
     before, after = aimed.scores(core, removal.before), aimed.scores(core, removal.after)
     then = membership.attack(before, played.targets, seed=SEED)
     now = membership.attack(after, played.targets, seed=SEED)
     planted = membership.attack(played.planted, played.canaries, seed=SEED)
     answer = membership.verdict(now, planted)
-    shown = [document(one) for one in findings.of_membership(now, answer, before=then)]
+    base = unpack_statistics(removal.shelf.vault.read(removal.plan["state"]["core_statistics"]))
+    versions = {"before": removal.before, "after": removal.after}
+    sides = Sides(core=core, versions=versions, aimed=gone, stay=stay, test=removal.test, base=base)
+    beside, more = compared(sides, "forgotten", lambda done: progress("", 0.8 + 0.2 * done))
+    shown = [document(one) for one in (*findings.of_membership(now, answer, before=then), *beside)]
     curves = audit_figures.curve(before, played.targets), audit_figures.curve(played.planted, played.canaries)
     verdict = "The verdict is the proved equality with refitting: these figures are of the version before, and of the null."
     files = {
@@ -34,4 +44,4 @@ def attacked(removal: Forgotten, progress: Progress) -> Shown:
         "membership-before-roc.csv": audit_figures.roc_csv(then, planted),
         "membership-after-roc.csv": audit_figures.roc_csv(now, planted),
     }
-    return Shown(told("membership", {"verdict": verdict, "groups": groups, "findings": shown}) | files)
+    return Shown(told("membership", {"verdict": verdict, "groups": groups, "findings": shown}) | files | more)

@@ -81,6 +81,28 @@ def classes(counted: Utility, names: Sequence[Any]) -> bytes:
     return drawn
 
 
+def errors(found: Sequence[tuple[str, str, float | None, tuple[float, float] | None]]) -> bytes:
+    """Draw each version's error on each group of rows with its 95 % interval.
+
+    Args:
+        found: (rows, version, error, interval) of each.
+    """
+    axes, save = _axes(5.2, 3.2)
+    versions, groups = list(dict.fromkeys(one[1] for one in found)), list(dict.fromkeys(one[0] for one in found))
+    for number, version in enumerate(versions):
+        colour = (LIMIT, GOOD, INK)[number % 3]
+        cells = [(groups.index(group) + 0.2 * number, error, interval) for group, name, error, interval in found if name == version]
+        axes.plot([x for x, _, _ in cells], [error for _, error, _ in cells], "o", color=colour, markersize=4, label=version)
+        for x, _, interval in cells:
+            axes.plot([x] * 2, list(interval or ()), color=colour, linewidth=1.5)
+    axes.set_xticks([place + 0.2 for place in range(len(groups))], [f"{group} rows" for group in groups])
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("error (95 % intervals)")
+    axes.legend(fontsize=7, frameon=False)
+    drawn: bytes = save()
+    return drawn
+
+
 def probes(found: Probed, attribute: str, budget: float, between: Interval) -> bytes:
     """Draw each probe's V-information with its interval, the leakage interval, the attribute's entropy and the threshold."""
     axes, save = _axes(5.2, 3.2)

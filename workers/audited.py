@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.data import Samples
 from models.linear.core import Core, encode, load_core, logits_of_rows
+from models.linear.statistics import Statistics
 from models.linear.whole import logits as whole_logits
 from workers import linearised
 from workers.artifacts import (
@@ -36,8 +37,12 @@ class Sums:
 
     core: Core
     weights: Tensor
-    statistics: Any
+    statistics: Statistics
     users: NamedRows
+    test: NamedRows | None
+    """The audit rows' final half."""
+    base: Statistics
+    """Of the core rows alone."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,10 @@ class Audited:
         if not blocks:
             raise Failure("audit_rows", "The model holds no user sample: there is nobody whose membership could show.")
         weights = unpack_weights(vault.read(self.plan["files"]["user.safetensors"]["blob"]))["user.weight"]
-        return Sums(self.core, weights, unpack_statistics(vault.read(self.plan["state"]["statistics"])), concat_rows(blocks))
+        state = self.plan["state"]
+        test = unpack_rows(vault.read(state["audit"])) if "audit" in state else None
+        sums, base = (unpack_statistics(vault.read(state[name])) for name in ("statistics", "core_statistics"))
+        return Sums(self.core, weights, sums, concat_rows(blocks), test, base)
 
 
 def load(plan: Mapping[str, Any], shelf: Shelf) -> Audited:

@@ -29,6 +29,7 @@ from workers import audit_figures
 from workers.attributed import material, tables
 from workers.audited import Audited
 from workers.bounds import interval_of
+from workers.compared import Sides, compared
 from workers.failure import Failure
 from workers.judging import SEED, bottleneck
 
@@ -116,18 +117,23 @@ def measure_membership(version: Audited, task: Mapping[str, Any], progress: Prog
     kept = Rows(rows.features[others], rows.targets[others])
     canaries = shadows.mislabelled(held.core, kept, labels[others], seed=SEED, count=min(rules["canaries"], targets))
     played = shadows.shadows(held.core, subtract(held.statistics, aimed.rows), kept, aimed, canaries, seed=SEED,
-                             groups=count.get("shadow_groups", rules["shadowGroups"]), progress=progress)  # fmt: skip
+                             groups=count.get("shadow_groups", rules["shadowGroups"]),
+                             progress=lambda part, done: progress(part, 0.8 * done))  # fmt: skip
     found = membership.attack(aimed.scores(held.core, held.weights), played.targets, seed=SEED)
     planted_found = membership.attack(played.planted, played.canaries, seed=SEED)
     answer = membership.verdict(found, planted_found)
     stated = [_reported(one, answer) for one in findings.of_membership(found, answer)]
     scores = aimed.scores(held.core, held.weights)
     curves = audit_figures.curve(scores, played.targets), audit_figures.curve(played.planted, played.canaries)
+    versions, mask = {"as it is": held.weights}, np.isin(np.arange(len(labels)), chosen.numpy())
+    attacked, stay = held.users.pick(mask), held.users.pick(~mask)
+    sides = Sides(core=held.core, versions=versions, aimed=attacked, stay=stay, test=held.test, base=held.base)
+    beside, more = compared(sides, "attacked", lambda done: progress("", 0.8 + 0.2 * done))
     files = {
         "membership-roc.svg": audit_figures.roc(found, planted_found, curves),
         "membership-roc.csv": audit_figures.roc_csv(found, planted_found),
     }
-    return Found(stated, files)
+    return Found(stated + beside, files | more)
 
 
 def _reported(one: Measured, answer: membership.Verdict) -> Measured:

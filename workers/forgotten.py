@@ -45,6 +45,14 @@ class Forgotten:
         blocks = [unpack_rows(self.shelf.vault.read(blob)) for _, blob in self.plan["blocks"]]
         return concat_rows([rows.pick([i not in names for i in rows.ids]) for rows in blocks])
 
+    @cached_property
+    def test(self) -> NamedRows | None:
+        """The audit rows' final half, as far as the model still holds them."""
+        if "audit" not in self.plan["state"]:
+            return None
+        rows = unpack_rows(self.shelf.vault.read(self.plan["state"]["audit"]))
+        return rows.pick([i in self.keep for i in rows.ids])
+
     def others(self, generator: np.random.Generator) -> Tensor:
         """Places in `stay` of as many rows as were forgotten, or of half of them where so many are not there."""
         many = min(len(self.gone.ids), len(self.stay.ids) // 2)

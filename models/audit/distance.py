@@ -1,37 +1,20 @@
-"""How far a version is from the retrained one: in weights, in answers, in errors, and in how soon the forgotten is learnt again."""
+"""How far a version is from the retrained one: in its answers, and in how soon the forgotten is learnt again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from models.audit.calibration import calibration_error
-from models.audit.utility import SMALLEST, Accuracy, Utility, accuracy, utility
+from models.audit.utility import SMALLEST
 from models.linear.core import Core
 from models.linear.statistics import Rows
 from models.progress import Stop, check, never
 
 MOST_STEPS = 1000
 FINENESS = 0.01
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Euclidean distances between weight vectors."""
-
-    to_retrained: float
-    """|after - retrained|: 0 means retrained."""
-
-    before: float
-    """|before - retrained|: what there was to go."""
-
-    @property
-    def share(self) -> float:
-        """What is left of the way: 0 = at the retrained weights, 1 = as far as before, more = further. 0 where there was no way to go."""
-        return self.to_retrained / self.before if self.before else 0.0
 
 
 @dataclass(frozen=True)
@@ -45,40 +28,6 @@ class Outputs:
     """KL(retrained || version) in nats."""
 
     n: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """One group of rows, such as the forgotten, under three versions. Counts of fewer than 20 rows are withheld."""
-
-    before: Accuracy | None
-    after: Accuracy | None
-    retrained: Accuracy | None
-    by_class: Utility
-    """Of the version after."""
-
-    calibration: float | None
-    """Expected calibration error of the version after, 0 to 1."""
-
-    distance_before: Outputs | None
-    """Between the version before and the retrained one."""
-
-    distance_after: Outputs | None
-
-
-@dataclass(frozen=True)
-class Relearning:
-    """Steps of training on the forgotten rows until their loss is what it was before forgetting."""
-
-    after: int | None
-    """From the version after; None: not within the steps that were tried."""
-
-    retrained: int | None
-
-
-def weights(before: Tensor, after: Tensor, retrained: Tensor) -> Weights:
-    """Compare weight tensors of the same shape."""
-    return Weights(float((after - retrained).double().norm()), float((before - retrained).double().norm()))
 
 
 def outputs(version: Tensor, retrained: Tensor) -> Outputs | None:
@@ -95,52 +44,27 @@ def outputs(version: Tensor, retrained: Tensor) -> Outputs | None:
     return Outputs(apart, max(0.0, float((p.exp() * (p - q)).sum(dim=1).mean())), len(version))
 
 
-def split(labels: Tensor, *, before: Tensor, after: Tensor, retrained: Tensor) -> Split:
-    """Compare three versions on one group of rows.
-
-    Args:
-        labels: `[n]`; of forgotten rows those that they were trained with.
-        before, after, retrained: logits `[n, C]`.
-    """
-    return Split(
-        before=accuracy(before, labels),
-        after=accuracy(after, labels),
-        retrained=accuracy(retrained, labels),
-        by_class=utility(after, labels),
-        calibration=calibration_error(after, labels),
-        distance_before=outputs(before, retrained),
-        distance_after=outputs(after, retrained),
-    )
-
-
 Loss = Callable[[Tensor], tuple[float, Tensor]]
 """From weights to the mean loss on the forgotten rows and its gradient."""
 
 
-def relearn(
-    starts: Mapping[str, Tensor], before: Tensor, loss: Loss, *, rate: float, most: int = MOST_STEPS, stop: Stop = never
-) -> Relearning:
-    """Count gradient steps on the forgotten rows until their loss is back at the level before forgetting.
+def relearn(start: Tensor, loss: Loss, goal: float, *, rate: float, most: int = MOST_STEPS, stop: Stop = never) -> int | None:
+    """Count gradient steps on the forgotten rows until their loss is at most `goal`; None: not within `most` steps.
 
     The number means little alone: rows that are easy for everybody are back at once. So it stands beside the retrained version's.
 
     Args:
-        starts: weights of "after" and "retrained".
-        before: weights of the version before, whose loss is the goal.
-        rate: of the gradient steps; the same for both.
+        start: weights of the version that learns.
+        goal: the forgotten rows' loss under the version before.
+        rate: of the gradient steps; the same for all that are compared.
     """
-    goal, _ = loss(before)
-    steps: dict[str, int | None] = {}
-    for name, start in starts.items():
-        moving, steps[name] = start, None
-        for number in range(most + 1):
-            check(stop)
-            now, gradient = loss(moving)
-            if now <= goal:
-                steps[name] = number
-                break
-            moving = moving - rate * gradient
-    return Relearning(steps["after"], steps["retrained"])
+    for number in range(most + 1):
+        check(stop)
+        now, gradient = loss(start)
+        if now <= goal:
+            return number
+        start = start - rate * gradient
+    return None
 
 
 def squared_loss(core: Core, rows: Rows) -> tuple[Loss, float]:

@@ -17,6 +17,7 @@ LEAKAGE, LINEAR_LEAKAGE = "v_information_upper95_nats", "linear_v_information_up
 """What no reader finds more than with 95 % confidence, all readers at once: as policies name it (service/policies.py)."""
 
 SERVED, BOTH = "served outputs", "both versions' outputs"
+Null = tuple[float, float]
 ALWAYS = "The reference is what always naming the commonest value gets right."
 
 
@@ -152,7 +153,7 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> l
         n,
         access=BOTH,
         ci95=found.auc_ci95,
-        null=_mean_and_largest([one.auc for one in null]),
+        null=mean_and_largest([one.auc for one in null]),
         note=note,
     )
     blind = shown(
@@ -162,13 +163,14 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> l
         n,
         access=BOTH,
         ci95=found.change_ci95,
-        null=_mean_and_largest([one.change_auc for one in null]),
+        null=mean_and_largest([one.change_auc for one in null]),
         note=note,
     )
     return [told, blind, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
 
 
-def _mean_and_largest(values: Sequence[float]) -> tuple[float, float] | None:
+def mean_and_largest(values: Sequence[float]) -> Null | None:
+    """What a null says where it has too few models to say what one in 100 exceeds."""
     return (sum(values) / len(values), max(values)) if values else None
 
 

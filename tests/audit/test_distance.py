@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from models.audit.differencing import differencing
-from models.audit.distance import outputs, relearn, split, squared_loss, weights
+from models.audit.distance import outputs, relearn, squared_loss
 from models.audit.findings import (
     of_differencing,
     of_interval,
@@ -19,23 +21,16 @@ from models.audit.interval import trivial
 from models.audit.membership import attack, verdict
 from models.audit.planted import Leak, Planted
 from models.audit.probe import Held, Probed, probe
-from models.linear.core import logits_of_rows
-from tests.audit.removals import FAKES, World, digit_world, fine_tuned, retrained, untouched, wrong_sign
+from models.linear.statistics import Rows, subtract
+from tests.audit.removals import FAKES, World, digit_world, fine_tuned, retrained, untouched
+from tests.models.stand_in import digits
+from workers.artifacts import NamedRows
+from workers.compared import ERROR, KL, L1, STEPS, Sides, compared
 
 
 @pytest.fixture(scope="module")
 def digit() -> World:
     return digit_world(0)
-
-
-def test_the_share_of_the_way_that_is_left_tells_removals_apart(digit: World) -> None:
-    before, honest = untouched(digit), retrained(digit)
-
-    assert weights(before, honest, honest).share == 0.0
-    assert weights(before, before, honest).share == 1.0
-    assert weights(before, wrong_sign(digit), honest).share == pytest.approx(2.0)
-    assert 0.3 < weights(before, fine_tuned(digit), honest).share < 1.0
-    assert weights(honest, honest, honest).share == 0.0
 
 
 def test_answers_are_compared_by_their_distributions() -> None:
@@ -51,30 +46,61 @@ def test_answers_are_compared_by_their_distributions() -> None:
     assert outputs(a[:19], b[:19]) is None
 
 
-def test_forgotten_rows_are_wrong_after_as_they_are_retrained_and_not_before(digit: World) -> None:
-    logits = {name: logits_of_rows(digit.core, w, digit.targets.rows, digit.targets.labels)
-              for name, w in (("before", untouched(digit)), ("after", retrained(digit)), ("retrained", retrained(digit)))}  # fmt: skip
-
-    found = split(digit.targets.labels, **logits)
-
-    assert found.before is not None and found.after is not None and found.retrained is not None
-    assert found.before.value > found.after.value and found.after == found.retrained
-    assert found.distance_after is not None and found.distance_after.l1 == 0.0
-    assert found.distance_before is not None and found.distance_before.l1 > 0.3
-
-
 def test_what_was_kept_is_learnt_again_sooner_than_what_was_forgotten(digit: World) -> None:
     loss, rate = squared_loss(digit.core, digit.targets.rows)
-    before, honest = untouched(digit), retrained(digit)
+    goal, _ = loss(untouched(digit))
 
-    fair = relearn({"after": honest, "retrained": honest}, before, loss, rate=rate)
-    faked = relearn({"after": fine_tuned(digit), "retrained": honest}, before, loss, rate=rate)
-    nothing = relearn({"after": before, "retrained": honest}, before, loss, rate=rate)
+    fair, faked, nothing = (relearn(removal(digit), loss, goal, rate=rate) for removal in (retrained, fine_tuned, untouched))
 
-    assert fair.after == fair.retrained is not None and fair.after > 1
-    assert faked.after is not None and faked.retrained is not None and 0 < faked.after < faked.retrained
-    assert nothing.after == 0
-    assert relearn({"after": honest, "retrained": honest}, before, loss, rate=rate, most=0).after is None
+    assert nothing == 0
+    assert fair is not None and faked is not None and 0 < faked < fair
+    assert relearn(retrained(digit), loss, goal, rate=rate, most=fair) == fair
+    assert relearn(retrained(digit), loss, goal, rate=rate, most=fair - 1) is None
+
+
+def read(found: bytes) -> dict[tuple[str, str, str], dict[str, str]]:
+    return {(row["rows"], row["version"], row["metric"]): row for row in csv.DictReader(found.decode().splitlines())}
+
+
+def test_versions_stand_beside_a_retrained_one_and_what_retraining_varies_by(digit: World) -> None:
+    gone = NamedRows(digit.targets.rows, digit.targets.labels, [f"g{i}" for i in range(len(digit.targets.labels))])
+    labels = digits(400, 1100, "user").select(torch.randperm(700, generator=torch.Generator().manual_seed(0))[40:]).labels
+    stay = NamedRows(digit.rows, labels, [f"k{i}" for i in range(len(labels))])
+    test = NamedRows(digit.audit, digit.audit_labels, [f"t{i}" for i in range(len(digit.audit_labels))])
+    base = subtract(digit.kept, digit.rows)
+    versions = {"before": untouched(digit), "after": retrained(digit), "fake": fine_tuned(digit)}
+
+    said, files = compared(Sides(digit.core, versions, gone, stay, test, base), "forgotten", lambda done: None)
+    told = read(files["membership-distances.csv"])
+
+    errors = {key[:2]: row for key, row in told.items() if key[2] == ERROR}
+    assert set(errors) == {(rows, name) for rows in ("forgotten", "kept", "test") for name in (*versions, "retrained")}
+    assert float(errors["forgotten", "before"]["value"]) < float(errors["forgotten", "after"]["value"])  # their labels are wrong
+    assert errors["forgotten", "after"]["value"] == errors["forgotten", "retrained"]["value"]
+    assert all(float(row["low"]) - 1e-9 <= float(row["value"]) <= float(row["high"]) + 1e-9 for row in errors.values())
+    for metric in (L1, KL):
+        for rows in ("forgotten", "kept", "test"):
+            before, after, fake = (told[rows, name, metric] for name in versions)
+            assert float(after["value"]) == 0.0 < float(after["null_mean"]) <= float(after["null_largest"])
+            assert float(before["value"]) > float(fake["value"]) > float(fake["null_largest"]) or rows != "forgotten"
+    steps = {name: told["forgotten", name, STEPS] for name in ("after", "fake", "retrained")}
+    assert steps["after"]["value"] == steps["retrained"]["value"] and 0 < float(steps["fake"]["value"]) < float(steps["after"]["value"])
+    assert float(steps["fake"]["value"]) < float(steps["after"]["null_mean"])
+    assert {one.metric for one in said} == {f"{metric}: {rows} rows, {name}" for rows, name, metric in told}
+    assert all(one.null is not None and one.passed is None for one in said)
+    assert b"forgotten rows" in files["membership-errors.svg"]
+
+
+def test_of_few_attacked_rows_no_error_and_no_distance_is_told(digit: World) -> None:
+    some = Rows(digit.targets.rows.features[:19], digit.targets.rows.targets[:19])
+    gone = NamedRows(some, digit.targets.labels[:19], [f"g{i}" for i in range(19)])
+    stay = NamedRows(digit.rows, torch.zeros(len(digit.rows), dtype=torch.int64), [f"k{i}" for i in range(len(digit.rows))])
+    base = subtract(digit.kept, digit.rows)
+
+    said, _ = compared(Sides(digit.core, {"before": untouched(digit)}, gone, stay, None, base), "attacked", lambda done: None)
+
+    assert not any("attacked rows" in one.metric for one in said)
+    assert {one.metric for one in said if one.metric.startswith(ERROR)} == {"error: kept rows, before", "error: kept rows, retrained"}
 
 
 def test_a_hundred_times_the_rate_of_relearning_is_the_largest_at_which_the_loss_never_rises(digit: World) -> None:

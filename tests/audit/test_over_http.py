@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import io
 import json
 import zipfile
@@ -94,6 +95,10 @@ def test_membership_sees_planted_canaries_or_is_void_and_says_so_in_words(live: 
 
     said = said_by(live, ask(live, "members", ["membership"]))["predicate"]
 
+    compared = {f["metric"]: f for f in said["findings"] if f["null"] and not f["power"]}
+    assert {f"error: {rows} rows, {name}" for rows in ("attacked", "kept", "test") for name in ("as it is", "retrained")} <= set(compared)
+    assert float(compared["KL, nats, from the retrained version: attacked rows, as it is"]["value"]) > 0
+    assert float(compared["steps to learn again: attacked rows, retrained"]["value"]) > 0
     told = [f for f in said["findings"] if f["power"]]
     assert sum(f["null"] is not None for f in told) == 2  # the attack's AUC and its distance; rates stand beside them
     for found in told:
@@ -159,6 +164,7 @@ def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null
 
     job = live.job(live.forget("attacked", ids=data.of(role="user")[:30], audits=["membership"]))
     told = json.loads(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().content)
+    listed = live.client.get(f"/jobs/{job['id']}/evidence/membership-distances.csv").raise_for_status().text.splitlines()
     names = {file["name"] for file in live.version("attacked")["evidence"]}
 
     found = {f["metric"]: f for f in told["findings"]}
@@ -166,7 +172,14 @@ def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null
     assert float(auc["reference"]) > float(auc["value"])  # before against after
     assert float(auc["reference"]) > float(auc["null"]["limit"])
     assert 2 * auc["power"]["caught"] >= auc["power"]["planted"] and auc["answer"] != "void"
-    assert names >= {"membership-before-roc.svg", "membership-before-roc.csv", "membership-after-roc.csv"}
+    assert names >= {"membership-before-roc.svg", "membership-before-roc.csv", "membership-after-roc.csv", "membership-errors.svg"}
+    told_of = {(row["rows"], row["version"], row["metric"]): row for row in csv.DictReader(listed)}
+    for rows in ("forgotten", "kept", "test"):
+        assert told_of[rows, "after", "error"] == told_of[rows, "retrained", "error"] | {"version": "after"}
+        apart = {version: float(told_of[rows, version, "KL, nats, from the retrained version"]["value"]) for version in ("before", "after")}
+        assert apart["after"] == 0.0 < apart["before"]  # the retrained version is fitted from the rows, not from the removal's sums
+    steps = {version: told_of["forgotten", version, "steps to learn again"] for version in ("after", "retrained")}
+    assert steps["after"]["value"] == steps["retrained"]["value"] != "0" and float(steps["after"]["null_mean"]) > 0
     assert not any(sample in json.dumps(told) for sample in data.ids)
 
 
