@@ -71,9 +71,9 @@ def tell_findings(said: dict[str, Any]) -> None:
     rows = []
     for found in said["findings"]:
         interval = f"{_short(found['ci95'][0])} to {_short(found['ci95'][1])}" if found["ci95"] else None
-        null = f"{_short(found['null']['mean'])} (1 in 100: {_short(found['null']['limit'])})" if found["null"] else None
+        null = f"{_short(found['null']['mean'])} (to {_short(found['null']['limit'])})" if found["null"] else None
         rows.append((found["audit"], found["metric"], _short(found["value"]), interval, null, found["n"], found["answer"]))
-    show.table(("audit", "what", "found", "95 %", "retrained", "n", "answer"), rows, empty="Nothing was found out.")
+    show.table(("audit", "what", "found", "95 %", "null", "n", "answer"), rows, empty="Nothing was found out.")
     for told in dict.fromkeys(f"{found['audit']}: {found['says']}" for found in said["findings"]):
         show.say(told)
     show.say(WHOLE[said["answer"]])

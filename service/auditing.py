@@ -23,7 +23,7 @@ POLICY: dict[str, Any] = {
         "utility": {"fewestRows": 20},
         "distance": {"fewestRows": 20},
         "membership": {"shadowGroups": 128, "targets": 100, "canaries": 50, "level": "0.01", "leastCaught": "0.5"},
-        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000},
+        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5},
         "decoder": {"steps": 600, "pictures": 5, "planted": 1, "resamples": 1000},
     },
 }

@@ -103,27 +103,33 @@ def errors(found: Sequence[tuple[str, str, float | None, tuple[float, float] | N
     return drawn
 
 
-def probes(found: Probed, attribute: str, budget: float, between: Interval) -> bytes:
-    """Draw each probe's V-information with its interval, the leakage interval, the attribute's entropy and the threshold."""
+def probes(found: Probed, null: Sequence[Probed], attribute: str, budget: float, between: Interval) -> bytes:
+    """Draw each probe's V-information with its interval and, in grey, its null; the leakage interval, all there is and the threshold."""
     axes, save = _axes(5.2, 3.2)
     for place, one in enumerate(found.probes):
         axes.bar([place], [max(one.v_information, 0.0)], width=0.5, color=INK)
         axes.plot([place] * 2, list(one.ci95), color=LIMIT, linewidth=1.5)
+        axes.plot([place + 0.32] * len(null), [dealt.probes[place].v_information for dealt in null], "_", color=MUTED, markersize=7)
     axes.axhline(budget, color=LIMIT, linewidth=1, linestyle="--")
     axes.axhline(found.entropy, color=MUTED, linewidth=1, linestyle=":")
     place = len(found.probes)
     axes.bar([place], [max(between.upper - between.lower, 0.0)], bottom=[between.lower], width=0.5, color=MUTED, alpha=0.5)
     axes.set_xticks(range(place + 1), [*(one.name for one in found.probes), f"between\n({between.how})"])
     axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
-    axes.set_title("Dashed: the threshold; dotted: all there is", fontsize=9, loc="left", color=MUTED)
+    axes.set_title("Dashed: the threshold; dotted: all there is; grey strokes: values dealt out anew", fontsize=9, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
 
 
-def probes_csv(found: Probed) -> bytes:
-    rows = [(one.name, one.v_information, *one.ci95, one.upper95, one.lower95, one.balanced_accuracy, one.majority, found.n)
-            for one in found.probes]  # fmt: skip
-    header = ("probe", "v_information_nats", "low", "high", "upper95", "lower95", "balanced_accuracy", "majority", "n")
+def probes_csv(found: Probed, null: Sequence[Probed]) -> bytes:
+    """A line a probe; `null` holds what it found each time that the values were dealt out anew."""
+    rows = []
+    for place, one in enumerate(found.probes):
+        dealt = [other.probes[place].v_information for other in null]
+        said = (one.v_information, *one.ci95, one.upper95, one.lower95, one.balanced_accuracy, one.majority)
+        rows.append((one.name, *said, sum(dealt) / len(dealt), max(dealt), len(dealt), found.n))
+    header = ("probe", "v_information_nats", "low", "high", "upper95", "lower95", "balanced_accuracy", "majority",
+              "null_mean", "null_largest", "null_deals", "n")  # fmt: skip
     return table(header, rows)
 
 

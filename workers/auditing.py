@@ -16,6 +16,7 @@ from models.audit import distance as distances
 from models.audit import findings, interval, membership, shadows
 from models.audit.calibration import calibration_error
 from models.audit.findings import SERVED
+from models.audit.permuted import permuted
 from models.audit.planted import planted
 from models.audit.probe import Held, probe
 from models.audit.utility import accuracy, utility
@@ -165,17 +166,19 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
     train, test = (
         Held(read(half.known.samples), half.known.values, half.known.samples.labels) for half in (rows.chooses, rows.decides)
     )
-    budget = float(POLICY["audits"]["probes"]["mostNats"])
+    rules = POLICY["audits"]["probes"]
+    budget, sizes = float(rules["mostNats"]), {"values": len(rows.values), "classes": len(classes), "seed": SEED}
     try:
-        found = probe(train, test, values=len(rows.values), classes=len(classes), seed=SEED, progress=progress)
-        plants = planted(train, test, values=len(rows.values), classes=len(classes), budget=budget, seed=SEED)
+        found = probe(train, test, **sizes, progress=lambda part, done: progress(part, 0.2 * done))
+        plants = planted(train, test, **sizes, budget=budget)
+        null = permuted(train, test, **sizes, times=rules["permutations"], progress=lambda part, done: progress(part, 0.3 + 0.7 * done))
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
     between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
-    stated = findings.of_probes(found, plants, budget=budget, access=access) + findings.of_interval(between, found.n, access)
+    stated = findings.of_probes(found, plants, null, budget=budget, access=access) + findings.of_interval(between, found.n, access)
     files = {
-        "probes.svg": audit_figures.probes(found, task["attribute"], budget, between),
-        "probes.csv": audit_figures.probes_csv(found),
+        "probes.svg": audit_figures.probes(found, null, task["attribute"], budget, between),
+        "probes.csv": audit_figures.probes_csv(found, null),
         "leakage-interval.csv": audit_figures.interval_csv(between),
     }
     return Found(stated, files)

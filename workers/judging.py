@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from models.audit.permuted import permuted
 from models.audit.planted import Planted, balanced_rows, planted, smallest_budget
 from models.audit.probe import Held, Probed, probe
 from models.data import Samples
@@ -77,6 +78,12 @@ def choosing(net: Network, rows: Material, *, classes: int, progress: Progress) 
 def deciding(net: Network, rows: Material, *, classes: int, progress: Progress, conditional: bool = True) -> Probed:
     """Probe on the rows that decide: all that choose train the probes."""
     return _probed(held(net, rows.chooses), held(net, rows.decides), rows, classes, progress, conditional=conditional)
+
+
+def dealt_anew(net: Network, rows: Material, *, classes: int, progress: Progress) -> tuple[Probed, ...]:
+    """What the deciding probes find where the values were dealt out anew: their own bias."""
+    train, test = held(net, rows.chooses), held(net, rows.decides)
+    return permuted(train, test, values=len(rows.values), classes=classes, seed=SEED, progress=progress)
 
 
 def _probed(train: Held, test: Held, rows: Material, classes: int, progress: Progress, *, conditional: bool) -> Probed:

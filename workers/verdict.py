@@ -30,6 +30,8 @@ class Judged:
     point: Point
     found: Probed
     planted: Planted
+    null: tuple[Probed, ...]
+    """What they find where the values were dealt out anew within each label."""
     drop: Drop
     from_parent: Drop | None
     before: Probed
@@ -121,13 +123,14 @@ def stated(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
 
 def _probed(judged: Judged, asked: Asked) -> list[Measured]:
     budget, claim = asked.max_leakage_nats, asked.claim
-    return findings.of_probes(judged.found, judged.planted, budget=budget, access=ACCESS, claim=claim, before=judged.before)
+    return findings.of_probes(judged.found, judged.planted, judged.null, budget=budget, access=ACCESS, claim=claim, before=judged.before)
 
 
 def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     """What is shown and decides nothing, as `service.facts.Figure` takes it."""
     n, drop, from_parent = judged.found.n, judged.drop, judged.from_parent
-    shown = [*_probed(judged, asked)[1:], *findings.of_interval(judged.interval, n, ACCESS)]
+    leakage, *figures = _probed(judged, asked)
+    shown = [*_null_of(leakage), *figures, *findings.of_interval(judged.interval, n, ACCESS)]
     shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
     if from_parent is not None:
         shown.append(
@@ -139,7 +142,15 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
                 shown.append(findings.shown("fairness", f"{name}_difference.{when}", gap, drop.n, access=ANSWERS))
     if judged.own is not None:
         shown += findings.of_own_head(judged.own, n)
-    return [_figure(one) for one in shown]
+    return [_figure(each) for one in shown for each in (one, *_null_of(one))]
+
+
+def _null_of(one: Measured) -> list[Measured]:
+    """Its null as figures of their own, which is what certificates have."""
+    return [
+        findings.shown(one.audit, f"{one.metric}.{name}", value, one.n, access=one.access)
+        for name, value in zip(("null_mean", "null_largest"), one.null or (), strict=False)
+    ]
 
 
 def _figure(one: Measured) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from models.audit.differencing import Differencing
 from models.audit.interval import Interval
@@ -18,15 +18,24 @@ LEAKAGE, LINEAR_LEAKAGE = "v_information_upper95_nats", "linear_v_information_up
 
 SERVED, BOTH = "served outputs", "both versions' outputs"
 Null = tuple[float, float]
+PERMUTED = "The null is the readers' own bias: the same rows, values dealt out anew within each label. No network is trained again for it."
 ALWAYS = "The reference is what always naming the commonest value gets right."
 
 
 def of_probes(
-    found: Probed, planted: Planted, *, budget: float, access: str, claim: str = "any", before: Probed | None = None
+    found: Probed,
+    planted: Planted,
+    null: Sequence[Probed],
+    *,
+    budget: float,
+    access: str,
+    claim: str = "any",
+    before: Probed | None = None,
 ) -> list[Measured]:
     """State what fresh probes found: what no reader exceeds, which decides, then all figures, which do not.
 
     Args:
+        null: the same probes where the values were dealt out anew within each label (`permuted`): the readers' own bias.
         budget: the most that may be left, in nats. Passed = the upper limit over the readers is at most this, and no leak went unseen.
         claim: linear or any: whose reading decides.
         before: the same probes where nothing was removed.
@@ -45,14 +54,15 @@ def of_probes(
         passed=about.upper <= budget and not planted.void,
         power=planted.power,
         reference=before.about(claim).upper if before is not None else None,
+        null=mean_and_largest([one.about(claim).upper for one in null]),
         void=planted.void,
         note=f"The best of {len(about.probes)} fresh readers finds {best.v_information:.4f} of {found.entropy:.4f} nats; the value is its "
-        f"upper limit.{left_out}",
+        f"upper limit. {PERMUTED}{left_out}",
     )
     figures = [
         shown(PROBES, "attribute_entropy_nats", found.entropy, n, access=access),
         shown(PROBES, "label_information_nats", found.label_information, n, access=access),
-        *(measured for probe in found.probes for measured in _of_reader(probe, n, access)),
+        *(each for place, probe in enumerate(found.probes) for each in _of_reader(probe, [one.probes[place] for one in null], n, access)),
         shown(PROBES, "majority", best.majority, n, access=access, note="What always naming the commonest value gets right."),
         shown(PROBES, "cells_left_out", len(found.left_out), n, access=access),
     ]
@@ -61,13 +71,17 @@ def of_probes(
     return [leakage, *figures]
 
 
-def _of_reader(probe: Probe, n: int, access: str) -> Iterator[Measured]:
-    name = probe.name
-    yield shown(PROBES, f"{name}.v_information_nats", probe.v_information, n, access=access, ci95=probe.ci95)
-    yield shown(PROBES, f"{name}.balanced_accuracy", probe.balanced_accuracy, n, access=access, reference=probe.majority, note=ALWAYS)
+def _of_reader(probe: Probe, null: Sequence[Probe], n: int, access: str) -> Iterator[Measured]:
+    def null_of(number: Callable[[Probe], float | None]) -> Null | None:
+        return mean_and_largest([value for value in map(number, null) if value is not None])
+
+    name, dealt = probe.name, null_of(lambda one: one.v_information)
+    yield shown(PROBES, f"{name}.v_information_nats", probe.v_information, n, access=access, ci95=probe.ci95, null=dealt, note=PERMUTED)
+    metric, dealt, note = f"{name}.balanced_accuracy", null_of(lambda one: one.balanced_accuracy), f"{ALWAYS} {PERMUTED}"
+    yield shown(PROBES, metric, probe.balanced_accuracy, n, access=access, reference=probe.majority, null=dealt, note=note)
     if probe.conditional is not None:
-        metric = f"{name}.conditional_on_label_nats"
-        yield shown(PROBES, metric, probe.conditional, n, access=access, ci95=probe.conditional_ci95)
+        metric, dealt = f"{name}.conditional_on_label_nats", null_of(lambda one: one.conditional)
+        yield shown(PROBES, metric, probe.conditional, n, access=access, ci95=probe.conditional_ci95, null=dealt, note=PERMUTED)
 
 
 def of_interval(found: Interval, n: int, access: str) -> list[Measured]:

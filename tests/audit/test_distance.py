@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,12 +168,29 @@ def test_a_leak_fails_a_clean_bottleneck_passes_and_an_audit_without_power_passe
 
     leaky, clean = probed(1.0), probed(0.0)
 
-    assert of_probes(leaky, strong, budget=0.05, access="here")[0].passed is False
-    passes = of_probes(clean, strong, budget=0.05, access="here", before=leaky)[0]
+    assert of_probes(leaky, strong, (), budget=0.05, access="here")[0].passed is False
+    passes = of_probes(clean, strong, (clean,), budget=0.05, access="here", before=leaky)[0]
     assert passes.passed is True and passes.value == clean.upper and passes.reference == leaky.upper and passes.ci95 is not None
-    void = of_probes(clean, blind, budget=0.05, access="here")[0]
+    assert passes.null == (clean.upper, clean.upper)
+    void = of_probes(clean, blind, (), budget=0.05, access="here")[0]
     assert void.void and void.passed is False
-    assert {m.passed for m in of_probes(clean, strong, budget=0.05, access="here")[1:]} == {None}
+    assert {m.passed for m in of_probes(clean, strong, (clean,), budget=0.05, access="here")[1:]} == {None}
+
+
+def test_the_readers_that_a_claim_is_about_decide_and_the_others_are_shown() -> None:
+    (linear,) = probed(0.0).probes
+    both = replace(probed(0.0), probes=(replace(linear, upper95=0.01), replace(linear, name="mlp", v_information=0.3, upper95=0.4)))
+    strong = Planted((Leak("a", 0.5, True),))
+
+    some, every = (of_probes(both, strong, (both,), budget=0.05, access="here", claim=claim, before=both) for claim in ("linear", "any"))
+
+    assert [(one[0].metric, one[0].value, one[0].passed, one[0].reference, one[0].null) for one in (some, every)] == [
+        ("linear_v_information_upper95_nats", 0.01, True, 0.01, (0.01, 0.01)),
+        ("v_information_upper95_nats", 0.4, False, 0.4, (0.4, 0.4)),
+    ]
+    shown = {one.metric: one for one in some}
+    assert shown["mlp.v_information_nats"].value == 0.3 and shown["mlp.v_information_nats"].null == (0.3, 0.3)
+    assert set(shown) - {one.metric for one in every} == {"linear_v_information_upper95_nats"}
 
 
 def test_each_audit_s_answer_becomes_measured_values_with_their_null(digit: World) -> None:

@@ -113,7 +113,17 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     job = live.job(live.client.post("/models/read/versions/1/audit", json={"audits": ["probes"], "attribute": "hand"}))
     said = said_by(live, job)["predicate"]
 
+    listed = list(csv.DictReader(live.client.get(f"/jobs/{job['id']}/evidence/probes.csv").raise_for_status().text.splitlines()))
+    scores = {f["metric"]: f for f in said["findings"] if f["null"]}
     decided = [f for f in said["findings"] if f["threshold"] is not None]
+    assert set(scores) == {"v_information_upper95_nats"} | {
+        f"{reader}.{what}" for reader in ("linear", "mlp", "trees")
+        for what in ("v_information_nats", "balanced_accuracy", "conditional_on_label_nats")
+    }  # fmt: skip
+    for row in listed:
+        told = scores[f"{row['probe']}.v_information_nats"]
+        assert (row["null_mean"], row["null_largest"], row["null_deals"]) == (told["null"]["mean"], told["null"]["limit"], "5")
+        assert float(row["null_largest"]) < 0.1 and "dealt out anew" in told["says"]
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
     ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
     lower, upper = (ends[f"leakage_interval.{end}"] for end in ("lower", "upper"))

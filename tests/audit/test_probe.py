@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.audit.balance import balanced, limits
+from models.audit.permuted import permuted
 from models.audit.planted import balanced_rows, own_head, planted, smallest_budget
 from models.audit.probe import Held, Probed, probe
 from models.audit.readers import Answer, Lesson, read
@@ -50,6 +51,25 @@ def test_gaussian_features_give_their_closed_form_information_and_never_more() -
     assert seen.lower <= truth <= seen.upper + 0.01
     assert all(0.85 * truth < p.v_information < truth + 0.03 for p in seen.probes)
     assert seen.entropy == pytest.approx(np.log(2)) and seen.n >= 2950 and seen.left_out == ()
+
+
+def test_values_dealt_out_anew_within_labels_leave_readers_their_bias_and_every_cell_its_size() -> None:
+    def biased(n: int, seed: int) -> Held:
+        x, v, y = rows(n, seed)
+        y = torch.where(torch.arange(n) % 5 == 0, 1 - v, v)  # four in five rows have the label of their value
+        x[:, 0] += SHIFT * v
+        x[:, 1] += 3.0 * y
+        return Held(x, v, y)
+
+    train, test = biased(800, 1), biased(800, 2)
+
+    true, null = found(train, test), permuted(train, test, values=2, classes=2, seed=0, times=3)
+
+    assert min(probe.v_information for probe in true.probes) > 0.15
+    assert all(abs(probe.v_information) < 0.03 and abs(probe.conditional or 0.0) < 0.03 for dealt in null for probe in dealt.probes)
+    assert [(dealt.n, dealt.rows, dealt.left_out) for dealt in null] == 3 * [(true.n, true.rows, true.left_out)]
+    assert len({dealt.probes[1].balanced_accuracy for dealt in null}) == 3
+    assert [dealt.probes for dealt in permuted(train, test, values=2, classes=2, seed=0, times=1)] == [null[0].probes]
 
 
 def test_the_linear_reader_is_blind_to_an_exclusive_or_and_the_others_are_not() -> None:

@@ -129,6 +129,10 @@ def test_a_published_removal_names_probes_with_power_their_threshold_and_what_it
     figures = {figure["name"]: figure for figure in attribute["figures"]}
     assert {"linear.v_information_nats", "mlp.v_information_nats", "trees.v_information_nats", "own_head.balanced_accuracy",
             "leakage_interval.lower", "leakage_interval.upper", "accuracy_drop_from_parent"} <= set(figures)  # fmt: skip
+    nulls = {name: float(figure["value"]) for name, figure in figures.items() if ".null_" in name}
+    readers = [f"{reader}.v_information_nats" for reader in ("linear", "mlp", "trees")]
+    assert {f"{name}.null_{what}" for name in readers for what in ("mean", "largest")} <= set(nulls)
+    assert nulls["v_information_upper95_nats.null_mean"] < 0.1 < float(leakage["reference"])
     assert figures["leakage_interval.upper"]["value"] == figures["attribute_entropy_nats"]["value"] == "0.693147"
     assert [row["rows"] for row in csv.DictReader(io.StringIO(curve))] == ["chooses", "decides"]
     names = set(zipfile.ZipFile(io.BytesIO(packed)).namelist())
