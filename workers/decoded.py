@@ -1,13 +1,14 @@
 """The decoder's audit of an exact removal: how well forgotten images are foretold from what each version serves for them.
 
-Decoders of one budget, trained on audit images alone, each told the answers of one version: of the version before; of the version after,
-which by its hash is the retrained one; of that one refitted without as many other rows, which gives the null. The planted leak is a
-thumbnail of the image: who is told it must be seen to do better than who is told nothing.
+Two decoders of one budget, trained on audit images alone: one told the answers of the version before, the other those of the version after,
+which by its hash is the retrained one. Both then foretell the forgotten images from what each version serves, and a version's score is the
+mean of theirs: what differs between versions is what they serve, and not the luck of a training. The null are refits without as many other
+rows. The planted leak is a thumbnail of the image: who is told it must be seen to do better than who is told nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.audit import decoder
-from models.audit.decoder import Decoder, Decoding, Gain, Scored
+from models.audit.decoder import Decoder, Gain, Scored
 from models.audit.findings import SERVED
 from models.data import Samples
 from models.guarantee import Measured, Power
@@ -29,10 +30,16 @@ from workers.audit_figures import table
 from workers.auditing import document
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
-from workers.strips import NOT_A_BOUND, strip, thumbnail
+from workers.strips import NOT_A_BOUND, decoding, strip, thumbnail
 
 MOST_JUDGED = 200
 """Forgotten images that are foretold: of more, a random choice."""
+
+REFITS = 4
+"""Refits without other rows that the null is taken from."""
+
+VERSIONS = ("before", "after")
+"""Whose answers a decoder is trained on."""
 
 SAME = "The version after equals the retrained one to the bit, by its hash: what is served for an image is the same, so its score is too."
 
@@ -42,25 +49,26 @@ def decoded(removal: Forgotten, progress: Progress) -> Shown:
     learn, judge = _images(removal)
     if len(learn) < 2 * decoder.HELD_OUT:
         return Shown(told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}))
-    rules, shape = POLICY["audits"]["decoder"], tuple(learn.inputs.shape[1:])
-    how = Decoding(steps=rules["steps"], levels=decoder.default_decoding((shape[0], shape[1], shape[2])).levels, seed=SEED)
+    rules = POLICY["audits"]["decoder"]
+    how = decoding(learn.inputs, rules["steps"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    knows = _told_of(removal, learn, judge)
+    served = _served(removal, learn, judge)
+    knows: dict[str, tuple[Tensor, Tensor] | None] = {"nothing": None, "thumbnail": (thumbnail(learn.inputs), thumbnail(judge.inputs))}
+    knows |= {name: served[name] for name in VERSIONS}
     fitted: dict[str, Decoder] = {}
-    scores: dict[str, Scored] = {}
-    for place, (name, (own, other)) in enumerate(knows.items()):
+    for place, (name, known) in enumerate(knows.items()):
 
         def part(_: str, done: float, place: int = place) -> None:
             progress("", (place + done) / (len(knows) + 1))
 
-        fitted[name] = decoder.fit(learn.inputs, own, how, device=device, progress=part)
-        scores[name] = decoder.nll(fitted[name], judge.inputs, other)
-    gains = {name: decoder.gain(scores["after"], scores[name]) for name in ("before", "other")}
+        fitted[name] = decoder.fit(learn.inputs, known[0] if known else None, how, device=device, progress=part)
+    scores = {name: decoder.nll(fitted[name], judge.inputs, known[1] if known else None) for name, known in list(knows.items())[:2]}
+    scores |= {name: _mean([decoder.nll(fitted[one], judge.inputs, known[1]) for one in VERSIONS]) for name, known in served.items()}
+    gains = {name: decoder.gain(scores["after"], scores[name]) for name in served if name != "after"}
     planted = decoder.gain(scores["nothing"], scores["thumbnail"])
     shown = [document(one) for one in _stated(scores, gains, planted)]
     few = slice(0, rules["pictures"])
-    (_, then), (_, now) = knows["before"], knows["after"]
-    assert then is not None and now is not None
+    then, now = (served[name][1] for name in VERSIONS)
     drawn = strip(fitted["after"], now[few], judge.inputs[few], learn.inputs, before=(fitted["before"], then[few]))
     said = {"retrained": SAME, "steps": rules["steps"], "findings": shown}
     return Shown(told("decoder", said) | {"decoder.csv": _csv(scores, gains)}, {"decoder-strip.png": drawn})
@@ -76,22 +84,27 @@ def _images(removal: Forgotten) -> tuple[Samples, Samples]:
     return samples_of(rows_with_role(blocks, "audit"), shape, classes), judge.select(torch.from_numpy(chosen))
 
 
-def _told_of(removal: Forgotten, learn: Samples, judge: Samples) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-    """What each decoder is told of the images that it learns from, and of those that it foretells."""
-    core = removal.core
+def _served(removal: Forgotten, learn: Samples, judge: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+    """What each version serves for the images that decoders learn from, and for those that they foretell."""
+    core, generator = removal.core, np.random.default_rng(SEED)
     read = [(encode(core, each.inputs, each.labels), each.labels) for each in (learn, judge)]
-    others = removal.others(np.random.default_rng(SEED))
-    versions = {"before": removal.before, "after": removal.after, "other": removal.without(removal.statistics, others)}
-    found: dict[str, tuple[Tensor | None, Tensor | None]] = {"nothing": (None, None)}
+    versions = {"before": removal.before, "after": removal.after}
+    for number in range(REFITS):
+        versions[f"other {number + 1}"] = removal.without(removal.statistics, removal.others(generator))
+    found = {}
     for name, weights in versions.items():
         own, other = (logits_of_rows(core, weights, rows, labels).float() for rows, labels in read)
         found[name] = own, other
-    return found | {"thumbnail": (thumbnail(learn.inputs), thumbnail(judge.inputs))}
+    return found
+
+
+def _mean(scores: Sequence[Scored]) -> Scored:
+    return Scored(torch.stack([score.nats for score in scores]).mean(dim=0), scores[0].dimensions)
 
 
 def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Gain) -> list[Measured]:
-    found, null = gains["before"], gains["other"]
-    limit = max(abs(bound) for bound in null.ci95)  # which of two refits comes out ahead is chance
+    found, null = gains["before"], [gain for name, gain in gains.items() if name != "before"]
+    limit = max(abs(bound) for gain in null for bound in gain.ci95)  # which of two refits comes out ahead is chance
     caught = planted.ci95[0] > limit
     power, n = Power(planted=1, caught=int(caught)), found.n
     seen = f"a planted thumbnail of the image saves {planted.value:.3g}" if caught else "not even a planted thumbnail of the image was seen"
@@ -102,10 +115,10 @@ def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Ga
         value=found.value,
         ci95=found.ci95,
         n=n,
-        null=(null.value, limit),
+        null=(sum(gain.value for gain in null) / len(null), limit),
         power=power,
         void=not caught,
-        note=f"{NOT_A_BOUND} The null is a retrained version, refitted without as many others; {seen}.",
+        note=f"{NOT_A_BOUND} The null is {len(null)} refits without as many others, and the farthest end of their intervals; {seen}.",
     )
     bits = []
     for name, note in (("before", NOT_A_BOUND), ("after", f"{NOT_A_BOUND} {SAME}")):

@@ -47,11 +47,12 @@ def test_the_decoder_stands_beside_its_null_and_its_pictures_go_with_the_version
     rows = {row["told_by"]: row for row in listed}
     assert first.content.startswith(b"\x89PNG") and last.status_code == 404
     assert {file["name"] for file in version["evidence"]} == {"decoder.json", "decoder.csv"}
-    assert (saved["answer"] == "void") == (saved["power"]["caught"] == 0)  # of two hundred images a decoder may learn too little
-    assert ("not even a planted thumbnail" in saved["says"]) == (saved["answer"] == "void")
+    assert saved["answer"] == "reported" and saved["power"] == {"planted": 1, "caught": 1}
+    assert "a planted thumbnail of the image saves" in saved["says"]
+    assert float(saved["null"]["limit"]) < 0.02  # one decoder told of several refits: its own luck is in all of them
     assert float(saved["ci95"][0]) <= float(saved["value"]) <= float(saved["ci95"][1])
     assert float(saved["null"]["limit"]) >= abs(float(saved["null"]["mean"]))
-    assert set(rows) == {"nothing", "before", "after", "other", "thumbnail", "retrained"}
+    assert set(rows) == {"nothing", "before", "after", "thumbnail", "retrained", *(f"other {number}" for number in range(1, 5))}
     assert rows["retrained"]["bits_a_dimension"] == rows["after"]["bits_a_dimension"] and "hash" in told["retrained"]
     assert float(rows["before"]["less_than_after_nats"]) == pytest.approx(float(saved["value"]), rel=1e-6)
     assert b"pictures of forgotten samples" in dsse.read(certificate).payload

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from expunge import audited
 from models.audit.decoder import Scored, gain
 from models.guarantee import Measured, Power
+from workers import decoded
 from workers.auditing import document
 from workers.strips import _stated, nearest, png
 
@@ -32,6 +34,22 @@ def test_a_decoder_that_sees_a_planted_thumbnail_reports_and_one_that_does_not_i
     assert seen["answer"] == "reported" and "was seen" in str(seen["says"])
     assert unseen["answer"] == "void" and "void" in str(unseen["says"])
     assert unseen["power"] == {"planted": 1, "caught": 0}
+
+
+@pytest.mark.parametrize(("thumbnail", "answer"), [(20.0, "reported"), (3.0, "void")])
+def test_a_removal_s_decoder_is_void_unless_a_thumbnail_saves_more_than_any_refit_differs(thumbnail: float, answer: str) -> None:
+    jitter = torch.sin(torch.arange(50, dtype=torch.float64))
+    saves = {"nothing": 0.0, "thumbnail": thumbnail, "before": 1.0, "after": 0.0, "other 1": 0.5, "other 2": -6.4}
+    scores = {name: Scored(NATS - saved - jitter * number, 64) for number, (name, saved) in enumerate(saves.items())}
+    gains = {name: gain(scores["after"], scores[name]) for name in ("before", "other 1", "other 2")}
+
+    said = document(decoded._stated(scores, gains, gain(scores["nothing"], scores["thumbnail"]))[0])
+
+    ends = [abs(bound) for name in ("other 1", "other 2") for bound in gains[name].ci95]
+    assert said["answer"] == answer and said["power"] == {"planted": 1, "caught": int(answer == "reported")}
+    assert float(said["null"]["limit"]) == pytest.approx(max(ends)) and max(ends) > 0.1
+    assert float(said["null"]["mean"]) == pytest.approx((gains["other 1"].value + gains["other 2"].value) / 2)
+    assert float(said["value"]) == pytest.approx(gains["before"].value)
 
 
 def test_every_answer_that_is_written_follows_from_the_numbers_by_the_statement_s_own_rule() -> None:
