@@ -163,11 +163,10 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
     def read(samples: Any) -> Tensor:
         return bottleneck(net, samples) if net is not None else version.answers(samples).float()
 
-    train, test = (
-        Held(read(half.known.samples), half.known.values, half.known.samples.labels) for half in (rows.chooses, rows.decides)
-    )
+    train, test = (Held(read(half.known.samples), half.known.values, half.known.samples.labels) for half in (rows.chooses, rows.decides))
     rules = POLICY["audits"]["probes"]
-    budget, sizes = float(rules["mostNats"]), {"values": len(rows.values), "classes": len(classes), "seed": SEED}
+    budget = float(rules["mostNats"])
+    sizes: dict[str, Any] = {"values": len(rows.values), "classes": len(classes), "seed": SEED}
     try:
         found = probe(train, test, **sizes, progress=lambda part, done: progress(part, 0.2 * done))
         plants = planted(train, test, **sizes, budget=budget)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.audit.distance import MOST_STEPS, outputs, relearn, squared_loss
@@ -95,7 +96,7 @@ def compared(sides: Sides, name: str, tell: Callable[[float], None]) -> tuple[li
     return [_stated(one) for one in readings], {"membership-errors.svg": drawn, "membership-distances.csv": _csv(readings)}
 
 
-def _some(rows: NamedRows, places: Sequence[int]) -> NamedRows:
+def _some(rows: NamedRows, places: NDArray[np.int64]) -> NamedRows:
     mask = np.zeros(len(rows.ids), dtype=bool)
     mask[places] = True
     return rows.pick(mask)

@@ -99,9 +99,7 @@ def of_interval(found: Interval, n: int, access: str) -> list[Measured]:
         stated.append(shown(INTERVAL, "leakage_interval.upper", found.entropy, n, access=by))
     if found.measured is not None:
         note = "An estimate for the audit rows; no bound."
-        stated.append(
-            shown(INTERVAL, "noisy_information_nats", found.measured, n, access=access, ci95=found.measured_ci95, note=note)
-        )
+        stated.append(shown(INTERVAL, "noisy_information_nats", found.measured, n, access=access, ci95=found.measured_ci95, note=note))
     return stated
 
 
