@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     job_seconds: float = Field(default=86_400.0, gt=0)
     """Longest that one claim of a job may compute before it is ended as failed."""
     part_rows: int = Field(default=8192, ge=1)
-    """Rows of a data set that one part of a split job encodes; fitting a data set of some such parts is shared among the workers."""
+    """Rows of a data set that one part of a split job takes; work on a data set of some such parts is shared among the workers."""
     checkpoint_seconds: float = Field(default=20.0, ge=0)
     """How often removing an attribute writes down how far it is: what a crash may cost."""
     training_queue: Queue = "cpu"

@@ -56,13 +56,18 @@ GONE_ERASING = (
 )
 GONE_LINEARISED = (
     ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
-    (
-        "the solver's weights before the noise, its gradients and the noise",
-        "in memory only, never stored; dropped once their sum was rounded",
-    ),
     ("data set rows of the forget set", "blocks rewritten without them, old keys destroyed right after publishing"),
     ("what was asked (ids, subjects)", "key destroyed right after publishing"),
     ("the core's curvature: preconditioner and shape of the noise", "kept: made from core samples alone"),
+)
+_DROPPED = "in memory only, never stored; dropped once their sum was rounded"
+GONE_ALONE = (("the solver's weights before the noise, its gradients and the noise", _DROPPED),)
+GONE_SHARED = (
+    ("the noise", _DROPPED),
+    (
+        "the solver's weights before the noise and its gradients",
+        "sealed while several workers summed the gradients; keys destroyed at the latest right after publishing",
+    ),
 )
 GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "sealed, key destroyed when the rollback window ends"),)
 """Beside the weights, what was made from user samples, and what became of it."""
@@ -183,7 +188,9 @@ def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str,
 def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str, architecture: Mapping[str, Any]) -> facts.Model:
     parent = outcomes.latest(session, model.id)
     erasing = outcome["method"] != "retrain" and any(entry["statement"] is None for entry in outcome["spec"].get("erased", ()))
-    goes: tuple[tuple[str, str], ...] = GONE_LINEARISED if outcome["spec"].get("linearize") else GONE_ERASING if erasing else GONE
+    goes: tuple[tuple[str, str], ...] = GONE_ERASING if erasing else GONE
+    if outcome["spec"].get("linearize"):
+        goes = GONE_LINEARISED + (GONE_SHARED if outcome.get("solver", {}).get("shared") else GONE_ALONE)
     goes += GONE_PICTURES if pictures.blobs(outcome.get("evidence")) else ()
     return facts.Model(
         name=model.name,

@@ -41,7 +41,7 @@ AGAIN = 4
 
 @dataclass(frozen=True)
 class Held:
-    """The rows of the data set that a model holds, by role; of the audit rows those of the final half."""
+    """The rows of the data set that a model holds, by role; of the audit rows those of the final half. `block` says which each is of."""
 
     core: pa.Table
     user: pa.Table
@@ -56,6 +56,11 @@ class Held:
         table: pa.Table = getattr(self, role)
         return table.filter(among(table["sample_id"], ids))
 
+    def cuts(self, blocks: int) -> tuple[tuple[int, int], ...]:
+        """Of each of so many data blocks the number of its user rows and of its core rows."""
+        user, core = (np.bincount(table["block"].to_numpy(), minlength=blocks).tolist() for table in (self.user, self.core))
+        return tuple(zip(user, core, strict=True))
+
 
 def held_rows(plan: Mapping[str, Any], shelf: Shelf, ids: Set[str] | None) -> Held:
     """Read a data set's blocks.
@@ -63,7 +68,10 @@ def held_rows(plan: Mapping[str, Any], shelf: Shelf, ids: Set[str] | None) -> He
     Args:
         ids: what the model holds; the data set may also hold rows that only other models still do. None takes all.
     """
-    blocks = [unpack_table(shelf.vault.read(blob)) for _, blob in plan["dataset"]["blocks"]]
+    blocks = []
+    for position, (_, blob) in enumerate(plan["dataset"]["blocks"]):
+        table = unpack_table(shelf.vault.read(blob))
+        blocks.append(table.append_column("block", pa.array(np.full(len(table), position, np.int32))))
     core, user, audit = (rows_with_role(blocks, role) for role in ("core", "user", "audit"))
     audit = audit.filter(pa.array([in_final_half(i) for i in audit["sample_id"].to_pylist()], pa.bool_()))
     found = Held(core, user, audit)
@@ -102,11 +110,16 @@ class Loaded:
 
 
 def load(plan: Mapping[str, Any], shelf: Shelf) -> Loaded:
-    spec, vault, files = plan["spec"], shelf.vault, plan["files"]
-    architecture = architecture_of(spec, tuple(plan["dataset"]["shape"]), len(spec["classes"]))
-    core = load_whole(architecture, layers_of(spec), unpack_weights(vault.read(files["core.safetensors"]["blob"])))
+    vault, files = shelf.vault, plan["files"]
+    core = core_of(plan, shelf, files["core.safetensors"]["blob"])
     weights = load_user(core.tangent, unpack_weights(vault.read(files["user.safetensors"]["blob"])))
     return Loaded(core, unpack_curvature(vault.read(plan["state"]["curvature"])), weights)
+
+
+def core_of(plan: Mapping[str, Any], shelf: Shelf, blob: str) -> WholeCore:
+    spec = plan["spec"]
+    architecture = architecture_of(spec, tuple(plan["dataset"]["shape"]), len(spec["classes"]))
+    return load_whole(architecture, layers_of(spec), unpack_weights(shelf.vault.read(blob)))
 
 
 def pack_core(core: WholeCore, *, mu_max: float) -> bytes:

@@ -41,9 +41,10 @@ class Split:
 
     tasks: list[dict[str, Any]]
     base: dict[str, Any]
+    phase: str = PHASE
 
     def outcome(self, report: Report) -> dict[str, Any]:
-        said = {"tasks": self.tasks, "base": self.base, "phase": PHASE, "span": report.span(PHASE)}
+        said = {"tasks": self.tasks, "base": self.base, "phase": self.phase, "span": report.span(self.phase)}
         return {"split": said, "seconds": report.end()}
 
 
@@ -73,11 +74,10 @@ def block(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     report.plan = {"loading": 0.05, PHASE: 0.85, "writing": 0.1}
     report.phase("loading")
     core = _core(plan, shelf, plan["core"], plan["classes"])
-    dropped = set(json.loads(shelf.vault.read(plan["dropped"]))) if plan["dropped"] else set()
     report.phase(PHASE)
     encoded = encode_blocks(
         core,
-        _blocks(plan, shelf, dropped),
+        tables(plan, shelf),
         shelf,
         onto=zeros(core.d, core.architecture.classes),
         classes=plan["classes"],
@@ -120,7 +120,9 @@ def _core(plan: Mapping[str, Any], shelf: Shelf, blob: str, classes: list[Any]) 
     return load_core(architecture, unpack_weights(shelf.vault.read(blob)))
 
 
-def _blocks(plan: Mapping[str, Any], shelf: Shelf, dropped: set[str]) -> Iterator[tuple[int, pa.Table]]:
+def tables(plan: Mapping[str, Any], shelf: Shelf) -> Iterator[tuple[int, pa.Table]]:
+    """Yield number and rows of each data block of a part, without the rows that are left out."""
+    dropped = set(json.loads(shelf.vault.read(plan["dropped"]))) if plan["dropped"] else set()
     for number, blob in plan["blocks"]:
         table = unpack_table(shelf.vault.read(blob))
         yield number, table.filter(pc.invert(among(table["sample_id"], dropped))) if dropped else table

@@ -28,8 +28,8 @@ def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
         return common | _part(session, job, dataset)
     model = session.get(Model, job.model_id)
     assert model is not None
-    splits = (job.kind == "fit" or job.method == "retrain") and not (model.spec.get("linearize") or model.spec.get("erased"))
-    if home.settings.distributed and splits:
+    trains, linear = job.kind == "fit" or job.method == "retrain", bool(model.spec.get("linearize"))
+    if home.settings.distributed and (job.method == "cg" if linear else trains and not model.spec.get("erased")):
         common["groups"] = _groups(session, dataset, home.settings.part_rows)
     common |= {"dataset": _dataset(session, dataset), "spec": model.spec}
     if job.kind == "audit":
@@ -40,15 +40,16 @@ def plan_of(session: Session, home: Home, held: Claim) -> dict[str, Any]:
 
 
 def continued(plan: dict[str, Any], outcome: dict[str, Any], results: list[Any], seconds: float) -> dict[str, Any]:
-    """The plan of the second half of a split job, whose parts are done.
+    """The plan of the rest of a split job, whose parts are done; it may split once more.
 
     Args:
-        outcome: of its first half.
+        outcome: of the job up to here.
         seconds: how long the parts took.
     """
-    split = outcome["split"]
-    parts = {"base": split["base"], "results": results, "seconds": outcome["seconds"] | {split["phase"]: round(seconds, 6)}}
-    # Named apart: the first half counted its blobs from 1 as well.
+    split, spent = outcome["split"], outcome["seconds"]
+    spent = spent | {split["phase"]: round(spent.get(split["phase"], 0.0) + seconds, 6)}
+    parts = {"base": split["base"], "results": results, "seconds": spent}
+    # Named apart: what came before counted its blobs from 1 as well.
     return plan | {"prefix": f"{plan['prefix']}end-", "parts": parts}
 
 

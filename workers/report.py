@@ -42,7 +42,7 @@ class Report:
     def span(self, phase: str) -> tuple[float, float]:
         """Where in the whole job a phase begins and ends, given that those before it are done."""
         whole = sum(self.plan.values()) or 1.0
-        return self._done / whole, (self._done + self.plan.get(phase, 0.0)) / whole
+        return self._done / whole, (self._done + self._share(phase)) / whole
 
     def phase(self, name: str) -> None:
         """End the current phase and begin another."""
@@ -69,4 +69,8 @@ class Report:
     def _tell(self, fraction: float) -> None:
         self._sent = time.perf_counter()
         whole = sum(self.plan.values()) or 1.0
-        self.send(self._phase, min(1.0, (self._done + fraction * self.plan.get(self._phase, 0.0)) / whole))
+        self.send(self._phase, min(1.0, (self._done + fraction * self._share(self._phase)) / whole))
+
+    def _share(self, phase: str) -> float:
+        """What a phase adds to what is done: nothing, where it is gone through again."""
+        return 0.0 if phase in self.seconds else self.plan.get(phase, 0.0)

@@ -141,11 +141,15 @@ class Runner:
     def _carry_out(self, held: Claim, pulse: Pulse) -> None:
         with self._home.db.read() as session:
             plan = plan_of(session, self._home, held)
-        outcome = self._ask(plan, pulse)
-        if outcome is not None and "split" in outcome:
+        outcome, before = self._ask(plan, pulse), list[Any]()
+        while outcome is not None and "split" in outcome:
             begun = time.perf_counter()
-            results = self._gather(pulse, outcome["split"])
-            outcome = self._ask(continued(plan, outcome, results, time.perf_counter() - begun), pulse) if results else None
+            results = self._gather(pulse, outcome["split"], before)
+            if results is None:
+                return
+            before += outcome["split"]["tasks"]
+            plan = continued(plan, outcome, results, time.perf_counter() - begun)
+            outcome = self._ask(plan, pulse)
         if outcome is not None:
             assert self._child is not None
             self._publish(held, outcome, self._child.hardware)
@@ -168,16 +172,19 @@ class Runner:
             self._charge(held, answer["crash"]["type"])
         return None
 
-    def _gather(self, pulse: Pulse, split: dict[str, Any]) -> list[Any] | None:
+    def _gather(self, pulse: Pulse, split: dict[str, Any], before: list[Any]) -> list[Any] | None:
         """Have the parts of a job carried out: by others who are free, and by this worker, which may be the only one.
 
         Returns what they made, in order; or None when one of them failed, and the job with it.
 
+        Args:
+            before: parts that the job was split into earlier, all of them done.
+
         Raises:
             LostLease: the job was cancelled or taken over; Stopped, TimeUp.
         """
-        held, total, (first, last) = pulse.held, len(split["tasks"]), split["span"]
-        self._write(lambda session: jobs.split(session, held, split["tasks"], now=moment(session)))
+        held, tasks, (first, last) = pulse.held, [*before, *split["tasks"]], split["span"]
+        self._write(lambda session: jobs.split(session, held, tasks, now=moment(session)))
         while True:
             if self._stopping:
                 raise Stopped
@@ -186,8 +193,9 @@ class Runner:
             try:
                 with self._home.db.read() as session:
                     states, failure = jobs.parts(session, held), jobs.failure(session, held)
-                    results = jobs.results(session, held) if states["done"] == total else None
-                if pulse.beat(split["phase"], first + (last - first) * states["done"] / total):
+                    results = jobs.results(session, held)[len(before) :] if states["done"] == len(tasks) else None
+                share = (states["done"] - len(before)) / len(split["tasks"])
+                if pulse.beat(split["phase"], first + (last - first) * share):
                     self._tell()
                 if failure is not None:
                     self._fail(held, failure)

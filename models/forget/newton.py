@@ -79,12 +79,19 @@ def forget(
     Source: Golatkar et al., CVPR 2021, section 4. https://arxiv.org/abs/2012.13431
     """
     shape = curvature.flat() if isotropic else curvature
-    before = kept.passes.total
     found = SOLVERS[method](kept, start, curvature, shape=shape, target=mu_max * sigma, most=most, progress=progress)
-    passes = kept.passes.total - before
+    return release(found, shape, sigma=sigma, random_bytes=random_bytes)
+
+
+def release(found: Descent, shape: Curvature, *, sigma: float, random_bytes: RandomBytes) -> Release:
+    """Hide in noise where a solver came to, if it came near enough.
+
+    Args:
+        found: judged in the norm of `shape`, which is M.
+    """
     if not found.reached:
-        return Release(None, found, passes)
-    return Release((found.w + sigma * shape.draw(random_bytes)).float(), found, passes)
+        return Release(None, found, found.passes)
+    return Release((found.w + sigma * shape.draw(random_bytes)).float(), found, found.passes)
 
 
 def best_mu(release: Release, *, sigma: float) -> float:

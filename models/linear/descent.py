@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 
@@ -37,6 +38,21 @@ class Descent:
     reached: bool
     """Whether `error` is at most what was asked for."""
 
+    passes: int
+    """Over the kept rows, core rows with them."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A point on the way, whose gradient in float64 decides whether it is the end."""
+
+    w: Tensor
+    """`[p]` float64."""
+
+    history: tuple[float, ...] = ()
+    runs: int = 0
+    passes: int = 0
+
 
 def cg(
     quadratic: Quadratic,
@@ -62,32 +78,56 @@ def cg(
 
     Source: Hestenes & Stiefel, 1952; preconditioner as in Frangella, Tropp & Udell, 2021, section 5. https://arxiv.org/abs/2110.02820
     """
-    preconditioner, shape = Preconditioner(curvature, rho(quadratic)), shape or curvature
-    first, w = quadratic.passes.total, start.clone()
-    gradient = quadratic.gradient(w)
-    error = shape.bound(gradient) ** 0.5
-    begun, history = error, [error]
-    for _ in range(RESTARTS):
-        if error <= target or quadratic.passes.total - first + 2 > most:
+    found: Way | Descent = Way(start.clone())
+    while isinstance(found, Way):
+        gradient = quadratic.gradient(found.w)
+        found = onwards(
+            found, gradient, lambda: quadratic, curvature, shape=shape or curvature, target=target, most=most, progress=progress
+        )
+    return found
+
+
+def onwards(
+    way: Way,
+    gradient: Tensor,
+    quadratic: Callable[[], Quadratic],
+    curvature: Curvature,
+    *,
+    shape: Curvature,
+    target: float,
+    most: int,
+    progress: Progress = silent,
+) -> Way | Descent:
+    """Judge a point by its gradient in float64; where it misses the target, go on to the next that should meet it.
+
+    Args:
+        gradient: `[p]` float64 at `way.w`, whoever computed it.
+        quadratic: asked for where steps are to be made.
+        shape, target, most: as for `cg`.
+    """
+    w, passes, error = way.w, way.passes + 1, shape.bound(gradient) ** 0.5
+    history = list(way.history) or [error]
+    if error <= target or way.runs == RESTARTS or passes + 2 > most:
+        return Descent(w, error, float(gradient.norm()), tuple(history), error <= target, passes)
+    loss = quadratic()
+    preconditioner = Preconditioner(curvature, rho(loss))
+    residual, along = -gradient, curvature.along(-gradient)
+    shaped = preconditioner.apply(residual, along)
+    direction, product = shaped, float(residual @ shaped)
+    while passes + 2 <= most:
+        curved = loss.curved(direction)
+        passes += 1
+        step = product / float(direction @ curved)
+        w, residual = w + step * direction, residual - step * curved
+        along = curvature.along(residual)
+        history.append(shape.bound(residual, along if shape is curvature else None) ** 0.5)
+        progress(PHASE, _share(history[0], history[-1], target))
+        if history[-1] <= MARGIN * target:
             break
-        residual, along = -gradient, curvature.along(-gradient)
         shaped = preconditioner.apply(residual, along)
-        direction, product = shaped, float(residual @ shaped)
-        while quadratic.passes.total - first + 2 <= most:
-            curved = quadratic.curved(direction)
-            step = product / float(direction @ curved)
-            w, residual = w + step * direction, residual - step * curved
-            along = curvature.along(residual)
-            history.append(shape.bound(residual, along if shape is curvature else None) ** 0.5)
-            progress(PHASE, _share(begun, history[-1], target))
-            if history[-1] <= MARGIN * target:
-                break
-            shaped = preconditioner.apply(residual, along)
-            before, product = product, float(residual @ shaped)
-            direction = shaped + (product / before) * direction
-        gradient = quadratic.gradient(w)
-        error = shape.bound(gradient) ** 0.5
-    return Descent(w, error, float(gradient.norm()), tuple(history), error <= target)
+        before, product = product, float(residual @ shaped)
+        direction = shaped + (product / before) * direction
+    return Way(w, tuple(history), way.runs + 1, passes)
 
 
 def sgd(
@@ -114,6 +154,7 @@ def sgd(
 
     Source: Golatkar et al., CVPR 2021, section 4.2 and appendix. https://arxiv.org/abs/2012.13431
     """
+    before = quadratic.passes.total
     gradient, shape = quadratic.gradient(start), shape or curvature
     rows, count = torch.cat([quadratic.rows, quadratic.core]), len(quadratic.rows) + len(quadratic.core)
     largest = quadratic.ridge + (rho(quadratic) * float(curvature.values[-1]) if len(curvature.values) else 0.0)
@@ -135,7 +176,7 @@ def sgd(
         history.append(error)
         progress(PHASE, _share(begun, error, target))
     reached = quadratic.gradient(start - v)
-    return Descent(start - v, error, float(reached.norm()), tuple(history), error <= target)
+    return Descent(start - v, error, float(reached.norm()), tuple(history), error <= target, quadratic.passes.total - before)
 
 
 def _share(begun: float, now: float, target: float) -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from models.linear.tangent import STEP, Tangent, batches, forward, pulled, pushed
@@ -50,20 +52,19 @@ class Quadratic:
     stop: Stop = never
     passes: Passes = field(default_factory=Passes)
 
+    cuts: tuple[tuple[int, int], ...] = ()
+    """Of each data block the number of user rows and of core rows, in their order; () takes all as one block."""
+
     def gradient(self, w: Tensor) -> Tensor:
-        """Return g = sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w + L w, `[p]`, all of it in float64.
+        """Return g = sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w + L w, `[p]`, all of it in float64, block by block.
 
         Args:
             w: `[p]` float64.
         """
         self.passes.double += 1
-        total = self.ridge * w
-        for number, part in enumerate(batches(self.tangent, self.rows, self.stop)):
-            gap = -self.missed[number * STEP : (number + 1) * STEP]
-            total += pulled(self.tangent, part, pushed(self.tangent, part, w) + gap if bool(w.any()) else gap)
-        for part in batches(self.tangent, self.core, self.stop) if bool(w.any()) else ():
-            total += pulled(self.tangent, part, pushed(self.tangent, part, w))
-        return total
+        user, core = ([cut[side] for cut in self.cuts or ((len(self.rows), len(self.core)),)] for side in (0, 1))
+        blocks = zip(torch.split(self.rows, user), torch.split(self.missed, user), torch.split(self.core, core), strict=True)
+        return total(w, self.ridge, (slope(self.tangent, *block, w, stop=self.stop) for block in blocks))
 
     def curved(self, v: Tensor) -> Tensor:
         """Return H v = sum_D J_i^T J_i v + sum_core J_i^T J_i v + L v, `[p]`; products in the quick type, sums in float64.
@@ -83,6 +84,38 @@ class Quadratic:
         """Return L_D(w); what tests and figures compare."""
         gap = forward(self.tangent, self.rows, w) - self.missed
         return 0.5 * float(gap.square().sum() + forward(self.tangent, self.core, w).square().sum() + self.ridge * w.square().sum())
+
+
+def slope(tangent: Tangent, rows: Tensor, missed: Tensor, core: Tensor, w: Tensor, *, stop: Stop = never) -> Tensor:
+    """Return what one data block adds to the gradient: sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w, `[p]` float64.
+
+    Args:
+        tangent: in float64.
+        rows: `[n, ...]` prepared user rows of the block; `missed` is `[n, C]`.
+        core: `[m, ...]` prepared core rows of the block.
+        w: `[p]` float64.
+    """
+    found, moved = torch.zeros_like(w), bool(w.any())
+    for number, part in enumerate(batches(tangent, rows, stop)):
+        gap = -missed[number * STEP : (number + 1) * STEP]
+        found += pulled(tangent, part, pushed(tangent, part, w) + gap if moved else gap)
+    for part in batches(tangent, core, stop) if moved else ():
+        found += pulled(tangent, part, pushed(tangent, part, w))
+    return found
+
+
+def total(w: Tensor, ridge: float, slopes: Iterable[Tensor]) -> Tensor:
+    """Return the gradient from what each data block adds to it.
+
+    Floating-point sums depend on their order. Blocks are added in theirs, whoever computed them and when: the bits are the same.
+
+    Args:
+        slopes: `[p]` float64 of each block, in the order of the blocks.
+    """
+    found = ridge * w
+    for part in slopes:
+        found += part
+    return found
 
 
 def rho(quadratic: Quadratic) -> float:

@@ -64,17 +64,31 @@ def logits(core: WholeCore, w: Tensor, inputs: Tensor, *, progress: Progress = s
     return core.logit_scale * outputs(core.tangent, rows, stop=stop) + forward(core.tangent, rows, whole, stop=stop)
 
 
-def quadratic(core: WholeCore, rows: Tensor, labels: Tensor, core_rows: Tensor, *, stop: Stop = never) -> Quadratic:
+def missed(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, stop: Stop = never) -> Tensor:
+    """Return t - f0 `[n, C]` float64: what the user weights are to add to the logits of prepared rows.
+
+    Args:
+        exact: the core's expansion in float64.
+        labels: `[n]` int64.
+    """
+    return one_hot(labels, classes=core.classes, target=core.target) - base(core, exact, rows, stop=stop)
+
+
+def quadratic(
+    core: WholeCore, rows: Tensor, labels: Tensor, core_rows: Tensor, *, cuts: tuple[tuple[int, int], ...] = (), stop: Stop = never
+) -> Quadratic:
     """Write down the loss of the user weights over these rows.
 
     Args:
         rows: `[n, ...]` prepared user rows.
         labels: `[n]` int64.
         core_rows: `[m, ...]` prepared core rows.
+        cuts: of each data block the number of its user rows and of its core rows.
     """
-    exact = core.tangent.double()
-    missed = one_hot(labels, classes=core.classes, target=core.target) - base(core, exact, rows, stop=stop)
-    return Quadratic(exact, core.tangent, rows, missed, core_rows, core.ridge, stop)
+    exact, user = core.tangent.double(), [count for count, _ in cuts] or [len(rows)]
+    blocks = zip(torch.split(rows, user), torch.split(labels, user), strict=True)
+    aims = torch.cat([missed(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
+    return Quadratic(exact, core.tangent, rows, aims, core_rows, core.ridge, stop, cuts=cuts)
 
 
 def zero(core: WholeCore) -> Tensor:

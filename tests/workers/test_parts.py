@@ -37,13 +37,13 @@ def vault(tmp_path: Path) -> Vault:
 @pytest.fixture
 def plan(vault: Vault, data: Digits) -> dict[str, Any]:
     """Of a fit on digits in blocks of 100 rows."""
-    table = _decoded(data)
+    table = decoded(data)
     shelf = Shelf(vault, "data-1-")
     blocks = [[n, shelf.put(pack_table(table.slice(n * ROWS, ROWS))).blob_id] for n in range(-(-len(table) // ROWS))]
     return {"kind": "fit", "prefix": "fit-1-", "spec": SPEC, "given_core": None, "dataset": {"blocks": blocks, "shape": [1, 8, 8]}}
 
 
-def _decoded(data: Digits) -> Any:
+def decoded(data: Digits) -> Any:
     import io
 
     import pyarrow as pa

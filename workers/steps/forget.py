@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from expunge import merkle
 from expunge.statement import PROVED_DIGESTS
+from workers import slopes
 from workers.artifacts import Shelf, among, pack_table, summary_of, unpack_table
 from workers.beside import shares
 from workers.census import census
@@ -31,7 +32,8 @@ def forget(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, A
     bodies = shelf.vault.read_each([request["body"] for request in plan["requests"]])
     asked = [_asked(request["id"], json.loads(body)) for request, body in zip(plan["requests"], bodies, strict=True)]
     again = {erase_again.AGAIN: 4.0} if plan["method"] == "retrain" and plan["spec"].get("erased") else {}
-    report.plan = _SHARES[plan["method"]] | again | shares({name for request in asked for name in request.audits})
+    summing = {slopes.PHASE: 3.0} if plan["method"] == "cg" and plan.get("groups") else {}
+    report.plan = _SHARES[plan["method"]] | summing | again | shares({name for request in asked for name in request.audits})
     report.resume(plan)
     report.phase("loading")
     index, held = (unpack_table(shelf.vault.read(blob)) for blob in (plan["dataset"]["index"], plan["state"]["index"]))

@@ -9,20 +9,22 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from models.forget import newton, retrain, zero
 from models.guarantee import Proved
 from models.linear.curvature import Curvature
-from models.linear.descent import Descent, cg
+from models.linear.descent import Descent, Way, cg, onwards
 from models.linear.quadratic import Quadratic
 from models.linear.tangent import prepare
 from models.linear.whole import WholeCore, quadratic
 from models.linear.whole import zero as nothing
-from workers import linearised
-from workers.artifacts import Shelf, pack_table, unpack_weights
+from workers import linearised, slopes
+from workers.artifacts import Shelf, pack_table, unpack_table, unpack_weights
 from workers.failure import Failure
 from workers.linearised import Held, Loaded, compared, cost_of_noise, held_rows, samples
+from workers.parts import Split
 from workers.recipe import architecture_of, whole_hyperparameters, whole_of
 from workers.report import Report
 from workers.selection import Asked, Selection
@@ -91,40 +93,59 @@ def _by_newton(
     plan: Mapping[str, Any], shelf: Shelf, report: Report, held: pa.Table, selection: Selection, asked: list[Asked]
 ) -> dict[str, Any]:
     """One Newton step on the rows that stay, to the smallest mu that was wished for, and noise. Or a refusal, and nothing is written."""
-    model, rows = linearised.load(plan, shelf), held_rows(plan, shelf, set(held["sample_id"].to_pylist()))
-    kept, classes, release = rows.kept(selection.gone), plan["spec"]["classes"], plan["spec"]["release"]
-    if not len(kept.user):  # no user row is left: exactly 0, whatever the way
+    release, users = plan["spec"]["release"], held.filter(pc.equal(held["role"], "user"))["sample_id"].to_pylist()
+    if selection.gone.issuperset(users):  # no user row is left: exactly 0, whatever the way
         return _at_zero(plan, shelf, report, held, selection, asked)
     mu = min(linearised.mu_of(request.guarantee, mu_max=release["mu_max"]) for request in asked)
     if mu == 0:
         return {"refusal": _refusal("0, which equality alone meets (method retrain)", float("inf"), 0)}
     most = max(request.most_passes or newton.MOST_PASSES for request in asked)
+    model, held_ids, begun = linearised.load(plan, shelf), set(held["sample_id"].to_pylist()), time.perf_counter()
     report.phase("forgetting")
-    loss, begun = _loss(plan, model.core, kept), time.perf_counter()
-    isotropic = release["noise"] == "isotropic"
-    found = newton.forget(
-        loss,
-        model.weights,
-        model.curvature,
-        method=plan["method"],
-        sigma=model.core.sigma,
-        mu_max=mu,
-        isotropic=isotropic,
-        most=most,
-        random_bytes=os.urandom,
-        progress=report.progress,
-    )
-    record = _record(plan["method"], found.descent, passes=found.passes, seconds=time.perf_counter() - begun, target=mu * model.core.sigma)
+    found = _forgotten(plan, shelf, report, model, held_ids - selection.gone, mu=mu, most=most)
+    if isinstance(found, Split):
+        return found.outcome(report)
+    spent = slopes.seconds(plan) + time.perf_counter() - begun
+    record = _record(plan["method"], found.descent, passes=found.passes, seconds=spent, target=mu * model.core.sigma)
     best = newton.best_mu(found, sigma=model.core.sigma)
     found.descent.w.zero_()  # the way to the noise that was drawn
     if found.weights is None:
         return {"refusal": _refusal(f"{mu:.6g}", best, found.passes)}
-    proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=isotropic)
+    proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=release["noise"] == "isotropic")
+    rows = held_rows(plan, shelf, held_ids)
     outcome = _published(plan, shelf, report, model, held, rows, selection, found.weights.double(), proved)
-    tested = samples(kept.audit, plan, classes)
-    shaped = _shape(plan, model.curvature)
+    tested, shaped = samples(rows.kept(selection.gone).audit, plan, plan["spec"]["classes"]), _shape(plan, model.curvature)
     outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
-    return outcome | {"solver": record}
+    return outcome | {"solver": record | {"shared": bool(plan.get("groups"))}}
+
+
+def _forgotten(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, keep: Set[str], *, mu: float, most: int
+) -> newton.Release | Split:
+    """Keep the rows in `keep` alone. Of many rows: the steps are made here, and every gradient in float64 is summed in parts."""
+
+    def loss() -> Quadratic:
+        rows, classes = held_rows(plan, shelf, keep), plan["spec"]["classes"]
+        user, core_rows = (prepare(model.core.tangent, samples(table, plan, classes).inputs) for table in (rows.user, rows.core))
+        cuts = rows.cuts(len(plan["dataset"]["blocks"]))
+        return quadratic(model.core, user, samples(rows.user, plan, classes).labels, core_rows, cuts=cuts)
+
+    noise: dict[str, Any] = {"sigma": model.core.sigma, "random_bytes": os.urandom}
+    solver: dict[str, Any] = {"most": most, "progress": report.progress}
+    if not plan.get("groups"):
+        isotropic = plan["spec"]["release"]["noise"] == "isotropic"
+        method = plan["method"]
+        return newton.forget(loss(), model.weights, model.curvature, method=method, mu_max=mu, isotropic=isotropic, **noise, **solver)
+    way = Way(model.weights)
+    if "parts" in plan:
+        judged, gradient = slopes.gathered(plan, shelf, ridge=model.core.ridge)
+        shape, target = _shape(plan, model.curvature), mu * model.core.sigma
+        found = onwards(judged, gradient, loss, model.curvature, shape=shape, target=target, **solver)
+        if isinstance(found, Descent):
+            return newton.release(found, shape, **noise)
+        way = found
+    index = unpack_table(shelf.vault.read(plan["dataset"]["index"]))
+    return slopes.split(way, plan, shelf, set(index["sample_id"].to_pylist()) - keep)
 
 
 def _at_zero(
@@ -176,12 +197,6 @@ def _published(
         "utility": utility,
         "facts": _facts(model.core, classes, proved, files),
     }
-
-
-def _loss(plan: Mapping[str, Any], core: WholeCore, rows: Held) -> Quadratic:
-    classes = plan["spec"]["classes"]
-    user, core_rows = samples(rows.user, plan, classes), samples(rows.core, plan, classes)
-    return quadratic(core, prepare(core.tangent, user.inputs), user.labels, prepare(core.tangent, core_rows.inputs))
 
 
 def _shape(plan: Mapping[str, Any], curvature: Curvature) -> Curvature:
