@@ -191,7 +191,7 @@ class ReleaseIn(In):
     noise: Literal["core", "isotropic"] = "core"
     """Shaped by the core's curvature, or the same in every direction."""
     rank: Annotated[int, Field(ge=1, le=65_536)] | None = None
-    """Directions of the core's curvature that are kept."""
+    """Directions of the core's curvature that are kept; when absent 3,072, or as many as 1 GiB holds."""
 
 
 LayerName = Annotated[StrictStr, Field(min_length=1, max_length=256)]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.data import Samples
 from models.linear.core import Core, CoreMismatch, fit_core, plain_core
-from models.linear.curvature import RANK
+from models.linear.curvature import rank_of
 from models.linear.tangent import linearise
 from models.linear.whole import WholeCore
 from models.linear.whole_fit import WholeFit, fit_whole
@@ -98,7 +98,7 @@ def whole_of(
             target=spec["target"],
             ridge=spec["ridge"],
             sigma=release["sigma"],
-            rank=release["rank"] or RANK,
+            rank=release["rank"],
             weights=dict(given) if given is not None else None,
             progress=progress,
         )
@@ -154,7 +154,7 @@ def whole_hyperparameters(spec: Mapping[str, Any], core: WholeCore, core_rows: i
         "release.mu_max": release["mu_max"],
         "release.sigma": core.sigma,
         "release.noise": release["noise"],
-        "release.rank": release["rank"] or RANK,
+        "release.rank": release["rank"] or rank_of(core.tangent.p),
     }
     written |= _trained(spec, core.tangent.net.architecture, core_rows)
     return {k: _text(v) for k, v in written.items()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.data import Samples
 from models.linear.core_file import load_network
-from models.linear.curvature import RANK, Curvature, RandomBytes, measure
+from models.linear.curvature import Curvature, RandomBytes, measure, rank_of
 from models.linear.descent import cg
 from models.linear.frozen import TARGET, one_hot, refuse_unless_positive
 from models.linear.quadratic import Quadratic
@@ -57,7 +57,7 @@ def fit_whole(
     target: float = TARGET,
     ridge: float | None = None,
     sigma: float | None = None,
-    rank: int = RANK,
+    rank: int | None = None,
     weights: dict[str, Tensor] | None = None,
     progress: Progress = silent,
     stop: Stop = never,
@@ -69,7 +69,7 @@ def fit_whole(
         random_bytes: for the noise that sigma is tried with.
         ridge: L > 0; None chooses it, and sigma, on core rows that a second network has not been trained on.
         sigma: None chooses it with the ridge.
-        rank: of the curvature's low-rank part.
+        rank: of the curvature's low-rank part; None takes `rank_of`.
         weights: network weights to use instead of training.
 
     Raises:
@@ -88,7 +88,7 @@ def fit_whole(
     tangent = linearise(net, layers)
     rows = prepare(tangent, samples.inputs, progress=progress, stop=stop)
     exact = tangent.double()
-    curvature = measure(exact, rows, ridge=ridge, rank=rank, seed=training.seed, progress=progress, stop=stop)
+    curvature = measure(exact, rows, ridge=ridge, rank=rank or rank_of(tangent.p), seed=training.seed, progress=progress, stop=stop)
     scale, missed = _missed(exact, rows, samples.labels, target)
     loss = Quadratic(exact, tangent, rows, missed, rows[:0], ridge, stop)
     w = _solve(loss, torch.zeros(tangent.p, dtype=torch.float64), curvature, share=CLOSE)
@@ -131,7 +131,7 @@ def _choose(
     layers: tuple[str, ...] | None,
     given: Network | None,
     target: float,
-    rank: int,
+    rank: int | None,
     random_bytes: RandomBytes,
     progress: Progress,
     stop: Stop,
@@ -158,7 +158,7 @@ def _choose(
     tangent = linearise(net, layers)
     exact = tangent.double()
     rows, others, judges = (prepare(tangent, part.inputs, stop=stop) for part in (learned, joined, held))
-    curvature = measure(exact, rows, ridge=GRID[0], rank=min(rank, SPLIT_RANK), seed=training.seed, stop=stop)
+    curvature = measure(exact, rows, ridge=GRID[0], rank=min(rank or rank_of(tangent.p), SPLIT_RANK), seed=training.seed, stop=stop)
     progress(PHASE, 0.5)
     scale, missed = _missed(exact, rows, learned.labels, target)
     missed = torch.cat([missed, _missed(exact, others, joined.labels, target, scale)[1]])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models import gaussian
 from models.forget.newton import forget, proved
-from models.linear.curvature import Curvature, standard_normal
+from models.linear.curvature import LARGEST, RANK, Curvature, rank_of, standard_normal
+from models.linear.descent import cg
 from models.linear.quadratic import Quadratic
 from models.linear.whole import base, logits, zero
 
@@ -106,6 +107,31 @@ def test_plain_conjugate_gradients_are_still_far_where_preconditioned_ones_have_
     good = solved(linearised, linearised.loss(GONE), start, target=1e-9, most=25)
 
     assert away(good, linearised) < 0.1 < away(plain, linearised)
+
+
+def test_the_last_step_is_as_long_as_makes_the_error_least(linearised: Linearised) -> None:
+    exact = linearised.loss(GONE, tangent=linearised.loss().tangent)
+    start, curvature = linearised.minimiser(), linearised.curvature
+    whole = cg(exact, start, curvature, target=1e-9, most=8)  # gives up after its last step was taken whole
+
+    shorter = cg(linearised.loss(GONE, tangent=exact.tangent), start, curvature, target=whole.history[-1] / 0.9 * (1 + 1e-9), most=8)
+
+    assert whole.history[-1] < 0.99 * whole.error
+    assert shorter.reached and len(shorter.history) == len(whole.history)
+    assert shorter.error == pytest.approx(whole.history[-1], rel=1e-6)
+    assert curvature.bound(exact.gradient((whole.w + shorter.w) / 2)) ** 0.5 > shorter.error  # and a longer one is worse
+
+
+def test_a_long_way_in_float32_takes_hardly_more_passes_than_in_float64(linearised: Linearised) -> None:
+    far = 1e3 * torch.randn(linearised.J.shape[1], generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    quick, exact = linearised.loss(GONE), linearised.loss(GONE, tangent=linearised.loss().tangent)
+    target = 1e-7 * linearised.curvature.bound(linearised.loss(GONE).gradient(far)) ** 0.5
+
+    found = [cg(loss, far, linearised.curvature, target=target, most=200) for loss in (quick, exact)]
+
+    assert found[0].reached and found[1].reached
+    assert quick.passes.total <= exact.passes.total + 1
+    assert quick.passes.double == 4  # two on the way, and both ends
 
 
 def test_the_papers_sgd_comes_closer_but_not_there(linearised: Linearised) -> None:
@@ -227,7 +253,13 @@ def test_the_low_rank_curvature_never_exceeds_the_cores(linearised: Linearised) 
 
     assert float(slack.min()) >= -1e-9 * float(values.max())
     assert float((U.T @ U - torch.eye(U.shape[1], dtype=torch.float64)).abs().max()) <= 1e-12
-    assert float(values.sum() / K.trace()) > 0.95
+    largest = torch.linalg.eigvalsh(K)[-len(values) :]
+    assert float((values / largest).min()) > 0.5  # one pass over the rows finds a third of the smallest
+
+
+def test_what_is_kept_of_the_curvature_is_bounded_in_memory() -> None:
+    assert rank_of(16_698) == RANK
+    assert all(rank_of(p) * p <= LARGEST for p in (10**5, 10**6, 10**7)) and rank_of(2 * LARGEST) == 1
 
 
 def test_an_attack_that_knows_both_answers_does_no_better_than_stated(linearised: Linearised) -> None:
