@@ -56,6 +56,9 @@ class Learning:
     done: int = 0
     """Epochs done."""
 
+    over: bool = False
+    """Whether the method's own rule ended it there: who goes on from that state has nothing left to do."""
+
     def state(self) -> dict[str, Tensor]:
         """Return copies of everything, by name."""
         out = {f"{name}.{key}": value for name, module in self.modules.items() for key, value in module.state_dict().items()}
@@ -63,7 +66,7 @@ class Learning:
             for number, values in optimiser.state_dict()["state"].items():
                 out |= {f"optimiser.{name}.{number}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None}
         out |= {f"number.{name}": torch.tensor(value, dtype=torch.float64) for name, value in self.numbers.items()}
-        out |= {"generator": self.generator.get_state(), "done": torch.tensor(self.done)}
+        out |= {"generator": self.generator.get_state(), "done": torch.tensor(self.done), "over": torch.tensor(self.over)}
         return {name: value.detach().clone().contiguous() for name, value in out.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -83,7 +86,7 @@ class Learning:
             optimiser.load_state_dict({"state": found, "param_groups": optimiser.state_dict()["param_groups"]})
         self.numbers.update({key[len("number.") :]: float(value) for key, value in state.items() if key.startswith("number.")})
         self.generator.set_state(state["generator"].clone())
-        self.done = int(state["done"])
+        self.done, self.over = int(state["done"]), bool(state["over"])
 
 
 def rate(optimiser: torch.optim.Optimizer, value: float) -> None:
@@ -122,7 +125,7 @@ def run(
     watch = watch if watch is not None else Unwatched()
     steps = ceil(rows / batch)
     with threads(1):
-        while learning.done < epochs:
+        while learning.done < epochs and not learning.over:
             order = torch.randperm(rows, generator=learning.generator)
             for number, some in enumerate(torch.tensor_split(order, steps)):
                 check(stop)
@@ -131,8 +134,8 @@ def run(
                 progress(PHASE, fraction)
             learning.done += 1
             refuse_diverged(learning)
-            over = after(learning.done)
-            if watch.epoch(learning.done, learning.state()) or over:
+            learning.over = after(learning.done)
+            if watch.epoch(learning.done, learning.state()):
                 break
     progress(PHASE, 1.0)
 

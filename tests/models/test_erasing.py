@@ -74,6 +74,18 @@ def test_a_run_interrupted_after_any_epoch_and_gone_on_with_gives_the_same_bits(
     assert not same(whole, erase(net, rows, 2, how, scope=scope, seed=6))
 
 
+@SCOPE
+def test_a_run_interrupted_where_its_own_rule_ends_it_has_nothing_left_to_do(scope: str, net: Network, rows: Attributed) -> None:
+    how = replace(PLATEAU, rate=0.5, alpha=0.0, weight_decay=0.0, epochs=60)  # a task that is not learnt: the rate is soon at its end
+    keeper = Keeper()
+    whole = irene.erase(net, rows, 2, how, scope=scope, seed=5, watch=keeper)  # type: ignore[arg-type]
+
+    resumed = [irene.erase(net, rows, 2, how, scope=scope, seed=5, resume=state) for state in keeper.states[-2:]]  # type: ignore[arg-type]
+
+    assert 1 < len(keeper.states) < how.epochs
+    assert all(same(whole, again) for again in resumed)
+
+
 @pytest.mark.parametrize("method", ["irene", "lnl", "quantized"])
 def test_a_network_with_batch_normalisation_is_gone_on_with_to_the_bit_too(method: str, deep: Network, seen: Attributed) -> None:
     erase, how = TRAINED[method]
