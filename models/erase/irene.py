@@ -18,9 +18,10 @@ from models.erase.exchange import exchanged, relearnt
 from models.erase.heads import HeadKind, begin_anew, make
 from models.erase.information import answered
 from models.erase.scope import Patient, Scope, admit, discharged
-from models.linear.features import activations
+from models.linear.features import BATCH, activations
 from models.nets import Adapter, Network, build
 from models.progress import Progress, Stop, never, silent
+from models.train import threads
 
 HELD = 0.1  # share of the rows that a plateau is seen on
 DROP = 0.1
@@ -250,7 +251,7 @@ class Treatment:
         order = torch.randperm(len(rows), generator=generator)
         held = int(HELD * len(rows)) if how.schedule == "plateau" else 0
         self.held, self.learnt = order[:held], order[held:].sort().values
-        self.answers = answers_of(net, rows.samples.inputs) if how.taught else torch.empty(0)
+        self.answers = answers_of(net, patient, rows) if how.taught else torch.empty(0)
         self.known = self.learnt[rows.values[self.learnt] >= 0]
         movers = {
             "net": optimiser_of(how, patient.learning(), how.rate),
@@ -364,9 +365,14 @@ class Treatment:
         return memory["rate"] < LEAST_RATE * (1 - 1e-9)
 
 
-def answers_of(net: Network, inputs: Tensor) -> Tensor:
-    """Return the softmax of the network's logits, `[n, C]`."""
-    return activations(net, inputs)[1].softmax(dim=1).clone()
+@torch.no_grad()
+def answers_of(net: Network, patient: Patient, rows: Attributed) -> Tensor:
+    """Return the softmax of the given network's logits, `[n, C]`; from cached activations where there are any: encoding costs the most."""
+    if patient.scope == "network":
+        return activations(net, rows.samples.inputs)[1].softmax(dim=1).clone()
+    with threads(1):
+        values = [net.run(some.view(-1, *patient.shape), patient.net.after) for some in torch.split(patient.rows, BATCH)]
+    return torch.cat(values).softmax(dim=1)
 
 
 def optimiser_of(how: Irene, parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from attributed import MIXED, Keeper, mixed, pictures, trained
+from attributed import MIXED, PICTURES, Keeper, mixed, pictures, trained
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -235,6 +236,21 @@ def test_rates_fall_as_the_schedule_says_and_the_heads_never(net: Network, rows:
     assert waves.rate_at(0.0) == LINEAR.rate and waves.rate_at(1.0) == pytest.approx(0.02 * LINEAR.rate)
     steps.step(torch.arange(40), 0.9)
     assert steps.learning.optimisers["heads"].param_groups[0]["lr"] == LINEAR.head_rate
+
+
+@pytest.mark.parametrize("scope", ["bottleneck", "network"])
+def test_the_given_networks_answers_are_learnt_from_and_at_the_bottleneck_nothing_is_encoded_for_them(scope: Any) -> None:
+    rows = pictures(90)
+    net = trained(PICTURES, rows, epochs=1)
+    patient = admit(net, rows.samples.inputs, rows.samples.labels, Adapter(kind="identity"), scope=scope, seed=0)
+    encoded: list[int] = []
+    net.input.register_forward_hook(lambda module, given, out: encoded.append(len(out)))
+
+    found = irene.answers_of(net, patient, rows)
+
+    assert bool(encoded) == (scope == "network")
+    with torch.no_grad():
+        assert torch.allclose(found, net(rows.samples.inputs).softmax(dim=1), atol=1e-6)
 
 
 def test_a_plateau_lowers_the_rate_and_ends_below_a_thousandth(net: Network, rows: Attributed) -> None:
