@@ -63,9 +63,10 @@ def _of_leakage(found: Mapping[str, Any], finding: Mapping[str, Any], figures: M
     readers = "linear readers" if finding["metric"] == LINEAR else "fresh probes (linear, MLP, trees)"
     whole = figures["attribute_entropy_nats"]["value"]
     sign = "ok" if float(finding["value"]) <= float(finding["threshold"]) else "TOO MUCH"
+    most, before = (_nats(text) + (" (cut at H(v))" if text == whole else "") for text in (finding["value"], finding["reference"]))
     return [
-        f"{sign}: {readers} find at most {_nats(finding['value'])} of {found['name']} (asked for: {finding['threshold']}); "
-        f"all of it would be {_nats(whole)}, and with nothing removed they find up to {_nats(finding['reference'])}.",
+        f"{sign}: {readers} find at most {most} of {found['name']} (asked for: {finding['threshold']}); "
+        f"all of it would be {_nats(whole)}, and with nothing removed they find up to {before}.",
         f"The probes caught {finding['caught']} of {finding['planted']} leaks planted for them, on {finding['n']} balanced rows.",
     ]
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from models.audit.balance import level_after
 from models.audit.planted import balanced_rows, smallest_budget
 from service.parquet import attribute_kinds
 from workers.artifacts import in_final_half
@@ -23,7 +24,8 @@ def census(index: pa.Table) -> dict[str, dict[str, Any]]:
 
     Returns:
         by attribute: `values` among core rows and among core and user rows; `rows` with a value, by role; and `smallest_budget` in nats:
-        what probes on the audit rows' final half could certify of a bottleneck that says nothing. None where they could not be made.
+        what probes on the audit rows' final half could certify of a bottleneck that says nothing, at the first look at them. None where
+        they could not be made.
     """
     return {name: _counted(index, name) for name in attribute_kinds(index.schema)}
 
@@ -46,5 +48,5 @@ def _smallest(audit: pa.Table, column: str, values: list[Any]) -> float | None:
     final = torch.tensor([in_final_half(i) for i in audit["sample_id"].to_pylist()], dtype=torch.bool)
     of_value, labels = places(audit[column], values), places(audit["label"], sorted(set(audit["label"].to_pylist())))
     cells = torch.bincount((labels * len(values) + of_value)[final & (of_value >= 0)]).tolist()
-    least = smallest_budget(balanced_rows(cells), len(values))
+    least = smallest_budget(balanced_rows(cells), len(values), level=level_after(0))
     return least if isfinite(least) else None

@@ -8,6 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from models.audit.balance import level_after
 from models.audit.permuted import permuted
 from models.audit.planted import Planted, balanced_rows, planted, smallest_budget
 from models.audit.probe import Held, Probed, probe
@@ -64,31 +65,36 @@ def held(net: Network, rows: Attributed) -> Held:
     return Held(bottleneck(net, known.samples), known.values, known.samples.labels)
 
 
-def choosing(net: Network, rows: Material, *, classes: int, progress: Progress) -> Probed:
+def choosing(net: Network, rows: Material, *, classes: int, level: float, progress: Progress) -> Probed:
     """Probe on the rows that choose: half of them train the probes, the others judge.
+
+    Args:
+        level: of the upper limits: that of the rows that decide, for which a point is chosen.
 
     Raises:
         Failure: they are too few.
     """
     known = rows.chooses.known
     trains = learns(known)
-    return _probed(held(net, known.select(trains)), held(net, known.select(~trains)), rows, classes, progress, conditional=False)
+    train, test = held(net, known.select(trains)), held(net, known.select(~trains))
+    return _probed(train, test, rows, classes, progress, conditional=False, level=level)
 
 
-def deciding(net: Network, rows: Material, *, classes: int, progress: Progress, conditional: bool = True) -> Probed:
+def deciding(net: Network, rows: Material, *, classes: int, level: float, progress: Progress, conditional: bool = True) -> Probed:
     """Probe on the rows that decide: all that choose train the probes."""
-    return _probed(held(net, rows.chooses), held(net, rows.decides), rows, classes, progress, conditional=conditional)
+    return _probed(held(net, rows.chooses), held(net, rows.decides), rows, classes, progress, conditional=conditional, level=level)
 
 
-def dealt_anew(net: Network, rows: Material, *, classes: int, progress: Progress) -> tuple[Probed, ...]:
+def dealt_anew(net: Network, rows: Material, *, classes: int, level: float, progress: Progress) -> tuple[Probed, ...]:
     """What the deciding probes find where the values were dealt out anew: their own bias."""
     train, test = held(net, rows.chooses), held(net, rows.decides)
-    return permuted(train, test, values=len(rows.values), classes=classes, seed=SEED, progress=progress)
+    return permuted(train, test, values=len(rows.values), classes=classes, seed=SEED, level=level, progress=progress)
 
 
-def _probed(train: Held, test: Held, rows: Material, classes: int, progress: Progress, *, conditional: bool) -> Probed:
+def _probed(train: Held, test: Held, rows: Material, classes: int, progress: Progress, *, conditional: bool, level: float) -> Probed:
+    values = len(rows.values)
     try:
-        return probe(train, test, values=len(rows.values), classes=classes, seed=SEED, conditional=conditional, progress=progress)
+        return probe(train, test, values=values, classes=classes, seed=SEED, conditional=conditional, level=level, progress=progress)
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
 
@@ -113,13 +119,17 @@ def worth(rows: Attributed, values: int) -> int:
     return balanced_rows(torch.bincount(known.samples.labels * values + known.values).tolist())
 
 
-def refuse_small_budget(rows: Material, asked: Asked) -> None:
+def refuse_small_budget(rows: Material, asked: Asked, *, looks: int) -> None:
     """Refuse what the deciding rows could not certify of a bottleneck that says nothing.
+
+    Args:
+        looks: earlier ones at the deciding rows.
 
     Raises:
         Failure: `budget_too_small`, with the smallest that can be.
     """
-    least = smallest_budget(worth(rows.decides, len(rows.values)), len(rows.values))
+    least = smallest_budget(worth(rows.decides, len(rows.values)), len(rows.values), level=level_after(looks))
     if asked.max_leakage_nats < least:
-        detail = f"With so many audit rows nothing below {least:.4g} nats can be certified. Ask for that, or upload more audit rows."
+        before = f" and after {looks} refused looks at them" if looks else ""
+        detail = f"With so many audit rows{before} nothing below {least:.4g} nats can be certified. Ask for that, or upload more."
         raise Failure("budget_too_small", detail)

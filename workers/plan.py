@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from service import outcomes, requests
@@ -86,6 +86,12 @@ def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def looks_at(session: Session, dataset_id: str) -> int:
+    """How often a removal was refused after a look at a data set's deciding audit rows; a retraining looks when it removes again."""
+    judged = or_(Job.kind == "erase", Job.method == "retrain")
+    return session.scalars(select(func.count()).select_from(Job).where(judged, Job.dataset_id == dataset_id, Job.state == "refused")).one()
+
+
 def _audit(session: Session, job: Job, model: Model) -> dict[str, Any]:
     assert job.task is not None
     version = session.get_one(Version, (model.id, job.task["version"]))
@@ -117,9 +123,7 @@ def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, A
         "requests": requests.bodies_of_job(session, job.id),
         "secret": home.secret.hex(),
         "job": job.id,
-        "looks": session.scalar(
-            select(func.count()).select_from(Job).where(Job.kind == "erase", Job.model_id == model.id, Job.state == "refused")
-        ),
+        "looks": looks_at(session, model.dataset_id),
         "checkpoint": job.checkpoint,
         "checkpoint_seconds": home.settings.checkpoint_seconds,
         "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),

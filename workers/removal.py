@@ -73,10 +73,11 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     def tell(start: float, stop: float) -> Any:
         return lambda part, done: ground.report.progress("", start + (stop - start) * done)
 
-    found = deciding(best.net, rows, classes=classes, progress=tell(0.0, 0.15))
-    before = deciding(reference_net, rows, classes=classes, conditional=False, progress=tell(0.15, 0.3))
+    level = ground.level
+    found = deciding(best.net, rows, classes=classes, level=level, progress=tell(0.0, 0.15))
+    before = deciding(reference_net, rows, classes=classes, level=level, conditional=False, progress=tell(0.15, 0.3))
     planted = power(best.net, reference_net, rows, classes=classes, budget=asked.max_leakage_nats, progress=tell(0.3, 0.5))
-    null = dealt_anew(best.net, rows, classes=classes, progress=tell(0.5, 1.0))
+    null = dealt_anew(best.net, rows, classes=classes, level=level, progress=tell(0.5, 1.0))
     right = right_of(whole, decides)
     lost = drop_of(right_of(ground.reference, decides), right)
     reached = point(best.recipe.name, "decides", found, accuracy=float(right.double().mean()), drop=lost.value, seconds=0.0, epochs=0)
@@ -85,7 +86,7 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
     between = interval_of(best.net, rows, found, classes=classes)
     gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
-    judged = Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, int(ground.plan["looks"]))
+    judged = Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, ground.looks)
     return judged, whole
 
 

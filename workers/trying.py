@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from models.audit.balance import level_after
 from models.audit.probe import Probed
 from models.nets import Network, build
 from workers.artifacts import Shelf, pack_weights, unpack_weights
@@ -41,6 +42,16 @@ class Ground:
     """The version before, refitted on the taps that an erased one may have."""
     blocks: Callable[[], Any]
     secret: bytes
+
+    @property
+    def looks(self) -> int:
+        """Earlier looks at the rows that decide."""
+        return int(self.plan["looks"])
+
+    @property
+    def level(self) -> float:
+        """Of upper limits, so that 95 % hold over all of them."""
+        return level_after(self.looks)
 
     def refitted(self, net: Network) -> Refitted:
         """A network as a whole model."""
@@ -134,7 +145,7 @@ class Tries:
         def tell(part: str, done: float) -> None:
             ground.report.progress("", 0.8 + 0.2 * done)
 
-        found = choosing(net, ground.rows, classes=len(ground.classes), progress=tell)
+        found = choosing(net, ground.rows, classes=len(ground.classes), level=ground.level, progress=tell)
         spent = time.perf_counter() - begun
         self.points.append(point(recipe.name, "chooses", found, accuracy=float(right), drop=drop, seconds=spent, epochs=watch.epochs))
         excess = ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values)))
@@ -182,7 +193,7 @@ class Watcher:
             return False
         ground = tries.ground
         net = network_at(recipe, tries.ground.before, state, secret=ground.secret)
-        found = choosing(net, ground.rows, classes=len(ground.classes), progress=lambda part, done: None)
+        found = choosing(net, ground.rows, classes=len(ground.classes), level=ground.level, progress=lambda part, done: None)
         drop = own_accuracy(ground.before, ground.rows.chooses.samples) - own_accuracy(net, ground.rows.chooses.samples)
         return ground.asked.excess(found, drop, rows=worth(ground.rows.decides, len(ground.rows.values))) == 0.0
 

@@ -41,7 +41,8 @@ class Judged:
     gaps: tuple[Gaps, Gaps]
     """With nothing removed, and after."""
     looks: int
-    """Earlier removals from this model that were refused after a look at the same rows: who asks often enough finds luck."""
+    """Earlier removals that were refused after a look at the same rows, from any model of the data set: who asks often enough finds luck,
+    so that with each the upper limits' level rises."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ def drop_of(before: Tensor, after: Tensor) -> Drop:
 
 def refusal_of(judged: Judged, asked: Asked) -> dict[str, str] | None:
     """Why nothing may be published, with the best point that was reached; None where all is within the budget."""
-    upper, drop = judged.found.about(asked.claim).upper, judged.drop.value
+    about, drop = judged.found.about(asked.claim), judged.drop.value
+    nats = f"{about.upper:.4g} nats{' (cut at H(v))' if about.cut else ''}"
     reached = (
-        f"The best point reached is {judged.point.name}: at most {upper:.4g} nats are left (asked for: {asked.max_leakage_nats:g}), "
+        f"The best point reached is {judged.point.name}: at most {nats} are left (asked for: {asked.max_leakage_nats:g}), "
         f"{100 * drop:.2f} points of accuracy are lost (allowed: {100 * asked.max_accuracy_drop:g})."
     )
     if judged.planted.void:
@@ -81,7 +83,7 @@ def refusal_of(judged: Judged, asked: Asked) -> dict[str, str] | None:
             "detail": f"The probes did not flag a leak that was planted for them ({missed}), so that they cannot pass anything. If the "
             f"version before keeps to the budget already there is nothing to remove; else upload more audit rows. {reached}",
         }
-    if upper > asked.max_leakage_nats or drop > asked.max_accuracy_drop:
+    if about.upper > asked.max_leakage_nats or drop > asked.max_accuracy_drop:
         return {"code": "budget_not_met", "detail": f"{reached} Allow more, or ask for another method; evidence has all points tried."}
     return None
 
@@ -132,6 +134,7 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     leakage, *figures = _probed(judged, asked)
     shown = [*_null_of(leakage), *figures, *findings.of_interval(judged.interval, n, ACCESS)]
     shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
+    shown.append(findings.shown(findings.PROBES, "upper_limit_level", judged.found.level, n, access=ACCESS))
     if from_parent is not None:
         shown.append(
             findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)

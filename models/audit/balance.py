@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 
 FEWEST = 5
 """Test rows below which a cell (label, value) is left out, and named: a mean over fewer rows has no usable interval."""
+
+LEVEL = 0.95
+MOST_RESAMPLES = 50_000
+STILL = 1e-9
+"""A standard error below this is rounding: a reader that always answers with the prior has no other. Measured in its own units, the
+rounding of the estimate would be a deviation of any size, and widen every other reader's limit with it."""
 
 Matrix = NDArray[np.float64]
 
@@ -79,29 +86,45 @@ def balanced(values_of: Tensor, labels: Tensor, *, values: int, classes: int) ->
     return Population(tuple(rows[number] for number in kept), weights, shares, left_out)
 
 
+def level_after(earlier: int) -> float:
+    """Return the level of an upper limit after so many earlier looks at the same rows: 1 - .05 / (k (k + 1)) for the k-th look.
+
+    What the looks may err by sums to .05 however many there are: with 95 % confidence no limit that was ever taken on these rows is too
+    low, whatever made somebody look again. (.05 / k, the same share for each of the looks so far, would sum to more with every look.)
+
+    Source: Lan & DeMets, Discrete sequential boundaries for clinical trials, Biometrika 70, 1983 (spending); the shares are ours.
+    """
+    return 1 - (1 - LEVEL) / ((earlier + 1) * (earlier + 2))
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Estimates with their 95 % limits, one entry a column."""
+    """Estimates with their limits, one entry a column."""
 
     estimate: Matrix
     ci95: tuple[tuple[float, float], ...]
     upper: Matrix
-    """One-sided, simultaneous over the columns."""
+    """One-sided, at the level asked for, simultaneous over the columns."""
     lower: Matrix
+    """One-sided, 95 %, simultaneous over the columns."""
 
 
-def limits(gains: Matrix, population: Population, *, seed: int, resamples: int) -> Limits:
+def limits(gains: Matrix, population: Population, *, seed: int, resamples: int, level: float = LEVEL) -> Limits:
     """Bound the population means of each column of row scores by a bootstrap within cells.
 
     In each cell one row fewer than it has is drawn: the resampled variance is then unbiased in small cells too. The simultaneous
-    limits take the 95 % point of the largest deviation over the columns, each in units of its standard error.
+    limits take a point of the largest deviation over the columns, each in units of its standard error.
 
     Args:
         gains: `[n, P]`.
+        resamples: at 95 %; a higher level draws so many more that as many lie beyond its point, up to `MOST_RESAMPLES`. From there on the
+            point moves out as that of P normal deviations does.
+        level: of `upper`.
 
     Source: Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988, section 2.
     """
     generator = np.random.default_rng(seed)
+    resamples, seen = _counted(resamples, level)
     estimate: Matrix = population.weights @ gains
     drawn = np.zeros((resamples, gains.shape[1]))
     for rows in population.cells:
@@ -110,9 +133,22 @@ def limits(gains: Matrix, population: Population, *, seed: int, resamples: int) 
             chosen = rows[generator.integers(0, len(rows), size=(len(some), m))]
             drawn[some] += np.stack([column[chosen].mean(axis=1) for column in gains.T], axis=1) / len(population.cells)
     error = drawn.std(axis=0)
-    units = np.where(error > 0, error, 1.0)
-    deviation = (drawn - estimate) / units
+    still = error < STILL
+    deviation = np.where(still, 0.0, drawn - estimate) / np.where(still, 1.0, error)
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    upper = estimate + np.quantile((-deviation).max(axis=1), 0.95) * error
-    lower = estimate - np.quantile(deviation.max(axis=1), 0.95) * error
+    beyond = _normal(level, gains.shape[1]) / _normal(seen, gains.shape[1])
+    upper = estimate + beyond * np.quantile((-deviation).max(axis=1), seen) * error
+    lower = estimate - np.quantile(deviation.max(axis=1), LEVEL) * error
     return Limits(estimate, tuple(zip(low.tolist(), high.tolist(), strict=True)), upper, lower)
+
+
+def _counted(resamples: int, level: float) -> tuple[int, float]:
+    """Return how many resamples to draw, and the highest level up to `level` whose point they show."""
+    needed = resamples * (1 - LEVEL) / (1 - level)
+    count = max(resamples, min(ceil(needed - 1e-6), MOST_RESAMPLES))
+    return count, min(level, 1 - (1 - LEVEL) * resamples / count)
+
+
+def _normal(level: float, columns: int) -> float:
+    """The point that the largest of so many independent normal deviations stays below at a level."""
+    return float(ndtri(level ** (1 / columns)))

@@ -43,6 +43,7 @@ def of_probes(
     about, n = found.about(claim), found.n
     best = about.best
     left_out = f" {len(found.left_out)} groups have too few rows and are not judged." if found.left_out else ""
+    cut = " (cut at H(v))" if about.cut else ""
     leakage = Measured(
         audit=PROBES,
         access=access,
@@ -57,7 +58,7 @@ def of_probes(
         null=mean_and_largest([one.about(claim).upper for one in null]),
         void=planted.void,
         note=f"The best of {len(about.probes)} fresh readers finds {best.v_information:.4f} of {found.entropy:.4f} nats; the value is its "
-        f"upper limit. {PERMUTED}{left_out}",
+        f"upper limit{cut}. {PERMUTED}{left_out}",
     )
     figures = [
         shown(PROBES, "attribute_entropy_nats", found.entropy, n, access=access),

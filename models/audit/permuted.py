@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from models.audit.balance import LEVEL
 from models.audit.probe import Held, Probed, probe
 from models.progress import Progress, Stop, never, silent
 
@@ -23,6 +24,7 @@ def permuted(
     classes: int,
     seed: int,
     times: int = TIMES,
+    level: float = LEVEL,
     progress: Progress = silent,
     stop: Stop = never,
 ) -> tuple[Probed, ...]:
@@ -34,12 +36,14 @@ def permuted(
     Args:
         train, test, values, classes: those of the audit itself.
         seed: of the first deal is the next one.
+        level: of the upper limits.
     """
     found = []
     for number in range(times):
         generator = np.random.default_rng([seed, number])
         dealt = (_dealt(rows, generator) for rows in (train, test))
-        found.append(probe(*dealt, values=values, classes=classes, seed=seed + 1 + number, resamples=RESAMPLES, stop=stop))
+        seen = probe(*dealt, values=values, classes=classes, seed=seed + 1 + number, resamples=RESAMPLES, level=level, stop=stop)
+        found.append(seen)
         progress(PHASE, (number + 1) / times)
     return tuple(found)
 

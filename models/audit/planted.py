@@ -12,13 +12,12 @@ from scipy.special import ndtri  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor
 from torch.nn import functional
 
-from models.audit.balance import FEWEST, balanced, limits
+from models.audit.balance import FEWEST, LEVEL, balanced, limits
 from models.audit.probe import RESAMPLES, Held, probe
 from models.audit.readers import READERS
 from models.guarantee import Power
 from models.progress import Progress, Stop, never, silent
 
-CONFIDENCE = 0.95
 PHASE = "planted leaks"
 
 
@@ -158,20 +157,21 @@ def balanced_rows(cells: Sequence[int]) -> int:
     return floor(len(counts) ** 2 / float((1 / counts).sum()) + 1e-9) if len(counts) else 0
 
 
-def smallest_budget(test_rows: int, values: int, *, readers: int = len(READERS)) -> float:
+def smallest_budget(test_rows: int, values: int, *, readers: int = len(READERS), level: float = LEVEL) -> float:
     """Return the least limit in nats that features without any information are certified for, 19 times of 20.
 
     A reader of pure noise answers with likelihood ratios 1 + d, of mean 1 and variance t^2. To second order its V-information on n new rows
     is -t^2/2 + t e / sqrt(n), e standard normal, with standard error t / sqrt(n); its upper limit is -t^2/2 + t (e + c) / sqrt(n), at most
     (e + c)^2 / (2 n) whatever its sharpness t. The largest of the readers' e is below z = Phi^-1(.95^(1/readers)) with 95 % confidence, and
-    c = z by the same rule: 2 z^2 / n. To second order nothing depends on K; the factor 1 + 3 K / n is what simulations of up to
-    20 values add.
+    c by the same rule at the limit's own level: (z + c)^2 / (2 n). To second order nothing depends on K; the factor 1 + 3 K / n is what
+    simulations of up to 20 values add.
 
     Args:
         test_rows: balanced test rows, as `balanced_rows` counts them.
         values: K.
+        level: of the upper limit.
     """
     if test_rows < 1:
         return inf
-    z = float(ndtri(CONFIDENCE ** (1 / readers)))
-    return 2 * z * z / test_rows * (1 + 3 * values / test_rows)
+    z, c = (float(ndtri(one ** (1 / readers))) for one in (LEVEL, level))
+    return (z + c) ** 2 / (2 * test_rows) * (1 + 3 * values / test_rows)

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unus
 from torch import Tensor
 from torch.nn import functional
 
-from models.audit.balance import Matrix, Population, balanced, limits
+from models.audit.balance import LEVEL, Matrix, Population, balanced, limits
 from models.audit.readers import READERS, Lesson, read
 from models.progress import Progress, Stop, check, never, silent
 from models.train import threads
@@ -68,10 +68,10 @@ class Probe:
     """H(v) - cross-entropy: at most I(h; v), and about 0 or slightly below where nothing is found."""
 
     ci95: tuple[float, float]
-    """Two-sided, for this reader alone."""
+    """Two-sided, for this reader alone; cut at H(v)."""
 
     upper95: float
-    """One-sided; simultaneous over the readers."""
+    """One-sided, at `Probed.level`; simultaneous over the readers, and cut at H(v), which no reader's V-information exceeds."""
 
     lower95: float
     """One-sided; simultaneous over the readers."""
@@ -109,6 +109,9 @@ class Probed:
     left_out: tuple[tuple[int, int, int], ...]
     """(label, value, test rows) of each cell with too few test rows; nothing is said about it."""
 
+    level: float
+    """Of the upper limits: .95, and more where rows were looked at before, so that 95 % hold over all looks."""
+
     @property
     def leakage(self) -> float:
         """The largest V-information."""
@@ -116,8 +119,13 @@ class Probed:
 
     @property
     def upper(self) -> float:
-        """With 95 % confidence no reader's V-information is above this. It bounds these readers, not I(h; v)."""
+        """With 95 % confidence, or `level`, no reader's V-information is above this. It bounds these readers, not I(h; v)."""
         return max(probe.upper95 for probe in self.probes)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the upper limit is H(v), and so says nothing."""
+        return self.upper >= self.entropy
 
     @property
     def lower(self) -> float:
@@ -144,6 +152,7 @@ def probe(
     resamples: int = RESAMPLES,
     conditional: bool = True,
     readers: Sequence[str] = tuple(READERS),
+    level: float = LEVEL,
     progress: Progress = silent,
     stop: Stop = never,
 ) -> Probed:
@@ -161,6 +170,7 @@ def probe(
         resamples: bootstrap resamples within cells.
         conditional: train the readers once more with the label beside the features.
         readers: names in `READERS`.
+        level: of the upper limits; `models.audit.balance.level_after` says which where the test rows were looked at before.
 
     Raises:
         ValueError: if fewer than two values have test rows enough, or a value or label is out of range.
@@ -187,7 +197,7 @@ def probe(
                 progress(PHASE, done / steps)
     gains = np.stack(found[False], axis=1) + population.entropy  # [n, readers]
     given = np.stack(found[True], axis=1) + population.conditional_entropy if conditional else None
-    return _answer(tuple(readers), gains, given, accuracies, population, seed=seed, resamples=resamples)
+    return _answer(tuple(readers), gains, given, accuracies, population, seed=seed, resamples=resamples, level=level)
 
 
 def _answer(
@@ -199,26 +209,32 @@ def _answer(
     *,
     seed: int,
     resamples: int,
+    level: float,
 ) -> Probed:
-    alone = limits(gains, population, seed=seed, resamples=resamples)
+    alone = limits(gains, population, seed=seed, resamples=resamples, level=level)
     beside = limits(given, population, seed=seed + 1, resamples=resamples) if given is not None else None
     probes = tuple(
         Probe(
             name=name,
             v_information=float(alone.estimate[i]),
-            ci95=alone.ci95[i],
-            upper95=float(alone.upper[i]),
+            ci95=_below(alone.ci95[i], population.entropy),
+            upper95=min(float(alone.upper[i]), population.entropy),
             lower95=float(alone.lower[i]),
             balanced_accuracy=accuracies[i],
             majority=float(population.marginal.max()),
             conditional=None if beside is None else float(beside.estimate[i]),
-            conditional_ci95=None if beside is None else beside.ci95[i],
+            conditional_ci95=None if beside is None else _below(beside.ci95[i], population.conditional_entropy),
         )
         for i, name in enumerate(readers)
     )
     information = max(0.0, population.entropy - population.conditional_entropy)
     used = sum(len(rows) for rows in population.cells)
-    return Probed(probes, population.n, used, population.entropy, information if population.left_out else 0.0, population.left_out)
+    information = information if population.left_out else 0.0
+    return Probed(probes, population.n, used, population.entropy, information, population.left_out, level)
+
+
+def _below(ci95: tuple[float, float], most: float) -> tuple[float, float]:
+    return min(ci95[0], most), min(ci95[1], most)
 
 
 def _refuse(train: Held, test: Held, values: int, classes: int) -> None:

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.audit.balance import balanced, limits
+from models.audit import balance
+from models.audit.balance import balanced, level_after, limits
 from models.audit.permuted import permuted
 from models.audit.planted import balanced_rows, own_head, planted, smallest_budget
 from models.audit.probe import Held, Probed, probe
@@ -145,6 +146,65 @@ def test_simultaneous_limits_cover_the_largest_of_three_means_as_often_as_they_s
     assert above + below >= 10
 
 
+def test_a_reader_that_always_answers_with_the_prior_does_not_widen_the_limits_of_the_others() -> None:
+    _, v, y = rows(1200, 3, values=3)
+    population = balanced(v, y, values=3, classes=2)
+    gains = np.random.default_rng(0).standard_normal((1200, 2)) * 0.3
+    prior = np.full((1200, 1), -(2.0**-52))  # H(v) + ln(1/3) is 0 but for rounding, and so is the standard error
+
+    alone = limits(gains, population, seed=0, resamples=300)
+    beside = limits(np.concatenate([gains, prior], axis=1), population, seed=0, resamples=300)
+
+    assert float(np.abs(beside.estimate[2])) < 1e-12 and float(np.abs(beside.upper[2])) < 1e-9
+    assert beside.upper[:2] == pytest.approx(alone.upper, abs=1e-9) and beside.lower[:2] == pytest.approx(alone.lower, abs=1e-9)
+
+
+def test_with_every_earlier_look_the_upper_limit_rises_and_the_looks_together_err_once_in_twenty() -> None:
+    _, v, y = rows(400, 1)
+    population = balanced(v, y, values=2, classes=2)
+    gains = np.random.default_rng(1).standard_normal((400, 3))
+
+    found = [limits(gains, population, seed=0, resamples=400, level=level_after(looks)) for looks in (0, 1, 2, 5, 20, 1000)]
+
+    distance = [float((one.upper - one.estimate).mean()) for one in found]
+    assert distance == sorted(distance) and len(set(distance)) == len(distance)
+    assert distance[-1] < 3 * distance[0]
+    assert sum(1 - level_after(looks) for looks in range(100_000)) == pytest.approx(0.05, abs=1e-6)
+    assert all(np.array_equal(one.estimate, found[0].estimate) for one in found)
+
+
+def test_limits_after_looks_are_too_low_as_rarely_as_they_say_within_the_resamples_and_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
+    level = level_after(3)  # .9975
+    v, y = torch.arange(200) % 2, (torch.arange(200) // 2) % 2
+    population = balanced(v, y, values=2, classes=2)
+    units = np.sqrt(sum(1 / len(cell) for cell in population.cells)) / len(population.cells)
+    exact = units * balance._normal(level, 3)
+    gains = np.random.default_rng(2).standard_normal((200, 3))
+    gains = (gains - gains.mean(axis=0)) / gains.std(axis=0, ddof=1)
+
+    drawn = limits(gains, population, seed=0, resamples=1000, level=level).upper - population.weights @ gains
+    monkeypatch.setattr(balance, "MOST_RESAMPLES", 1000)
+    carried = limits(gains, population, seed=0, resamples=1000, level=level).upper - population.weights @ gains
+
+    assert drawn == pytest.approx(exact, rel=0.08) and carried == pytest.approx(exact, rel=0.08)
+    assert exact > 1.3 * units * balance._normal(0.95, 3)
+
+
+def test_no_upper_limit_is_above_all_that_there_is_to_know() -> None:
+    def told(n: int, seed: int) -> Held:
+        x, v, y = rows(n, seed)
+        x[:, 0] = 8.0 * v * (torch.arange(n) % 10 > 0)
+        return Held(x, v, y)
+
+    often = level_after(50)
+    seen = probe(told(200, 1), told(40, 2), values=2, classes=2, seed=0, resamples=400, conditional=False, readers=("linear",), level=often)
+    little = found(shifted(400, 1), shifted(400, 2), readers=("linear",))
+
+    assert seen.leakage < seen.upper == seen.entropy and seen.cut
+    assert seen.level == often and little.level == 0.95
+    assert little.upper < little.entropy and not little.cut
+
+
 def test_the_bootstrap_has_the_right_variance_in_cells_of_five_rows() -> None:
     v, y = torch.arange(20) % 2, (torch.arange(20) // 2) % 2
     population = balanced(v, y, values=2, classes=2)
@@ -232,6 +292,7 @@ def test_the_smallest_budget_is_what_noise_reaches_once_in_twenty_audits(n: int,
 
     assert 0.75 * claimed < reached < 1.15 * claimed
     assert np.quantile([null(n, values, 2.5 * worst, seed) for seed in range(40)], 0.95) < claimed
+    assert claimed < smallest_budget(n, values, level=level_after(0)) < smallest_budget(n, values, level=level_after(1))
 
 
 def test_planted_leaks_are_caught_and_a_budget_beyond_what_they_hold_voids_the_audit() -> None:

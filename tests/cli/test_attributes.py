@@ -66,3 +66,17 @@ def test_wrong_usage_is_told_by_name(site: Site, table: str, arguments: tuple[st
 def test_options_are_numbers_flags_or_words() -> None:
     assert erased.options(["gamma=3", "heads_first=true", "head=mlp", "rate=1e-3"]) == {
         "gamma": 3, "heads_first": True, "head": "mlp", "rate": 0.001}  # fmt: skip
+
+
+def test_a_limit_that_is_all_there_is_to_know_is_said_to_be_cut_there() -> None:
+    leakage = {"metric": erased.LEAKAGE, "value": "0.02", "threshold": "0.05", "reference": "0.693147", "caught": 3, "planted": 3, "n": 90}
+    figures = [{"name": f"{name}.v_information_nats", "value": "0.01"} for name in ("linear", "mlp", "trees")]
+    figures.append({"name": "attribute_entropy_nats", "value": "0.693147"})
+    found = {"name": "group", "data": "core", "findings": [leakage], "figures": figures}
+
+    said = erased.sentences(found)[0]
+    leakage["value"] = leakage["reference"]
+    worse = erased.sentences(found)[0]
+
+    assert "at most 0.02 nats of group" in said and said.endswith("find up to 0.693 nats (cut at H(v)).")
+    assert worse.startswith("TOO MUCH") and "at most 0.693 nats (cut at H(v)) of group" in worse

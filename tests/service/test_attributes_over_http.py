@@ -166,6 +166,24 @@ def test_a_budget_that_no_point_meets_ends_refused_signed_and_with_the_best_poin
     assert "erased" not in site.client.get(f"/models/{model}").json()["spec"]
 
 
+def test_every_further_look_at_the_same_rows_widens_the_upper_limit_whichever_model_asks(site: Live) -> None:
+    asked = {"method": "leace", "budget": {"max_accuracy_drop": 0.01, "max_leakage_nats": 0.035}}
+    told: list[tuple[int, float, str, dict[str, Any]]] = []
+    for name in ("looked-1", "looked-2"):
+        site.fit(name, "people", **MLP)
+        job, _ = done(site, ask(site, name, **asked), "refused")
+        said = statement(site, f"/jobs/{job['id']}/certificate")
+        figures = {figure["name"]: figure["value"] for figure in said["attributes"][0]["figures"]}
+        found = figures["mlp.v_information_nats"]
+        told.append((int(figures["earlier_looks"]), float(figures["upper_limit_level"]), found, said["findings"][0]))
+
+    (looks, level, found, first), (more, higher, again, second) = told
+    assert more == looks + 1
+    assert (level, higher) == pytest.approx([1 - 0.05 / ((k + 1) * (k + 2)) for k in (looks, more)], abs=1e-6)
+    assert found == again  # the same network, judged on the same rows
+    assert float(first["value"]) < float(second["value"]) and float(first["reference"]) < float(second["reference"])
+
+
 @pytest.mark.parametrize(
     ("more", "code", "pointer"),
     [

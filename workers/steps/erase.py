@@ -48,7 +48,7 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
         raise Failure("no_network", "A model with core `none` has no bottleneck.")
     shape, classes = tuple(plan["dataset"]["shape"]), spec["classes"]
     rows = material((table for _, table in tables(plan, shelf, keep)), wish.name, data=wish.data, shape=shape, classes=classes)
-    refuse_small_budget(rows, wish.asked)
+    refuse_small_budget(rows, wish.asked, looks=int(plan["looks"]))
     before, learnt, values = bool(spec.get("erased")), rows.trained, len(rows.values)
     recipes = points_of(wish.method, wish.options, rows=learnt, values=values, claim=wish.asked.claim, erased_before=before)
     report.plan = shares(recipes)

@@ -43,7 +43,7 @@ def retrain(plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: Abstrac
     for entry in plan["spec"]["erased"]:
         report.phase(AGAIN)
         ground = _ground(plan, shelf, report, keep, entry, net)
-        refuse_small_budget(ground.rows, ground.asked)
+        refuse_small_budget(ground.rows, ground.asked, looks=ground.looks)
         best = _removed(ground, entry)
         judged, whole = judge(ground, best, None)
         wish = Wish(entry["name"], entry["data"], ground.asked, entry["method"], {})
