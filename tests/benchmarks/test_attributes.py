@@ -54,9 +54,30 @@ def test_goals_compare_means_over_seeds_with_the_vanilla_network() -> None:
     reached = {goal.what: (goal.reached, goal.met) for goal in outcome.goals}
     assert reached["adult-sex: IRENE, strong: share of V-information removed"] == ("92.5 %", True)
     assert reached["adult-sex: points of accuracy that it costs"] == ("0.87", True)
-    assert reached[f"biased-mnist-.99: points of unbiased accuracy gained, {AGAIN}"] == ("10.0", True)
+    assert reached[f"biased-mnist-.99: points of unbiased accuracy gained, {AGAIN}, seeds 0"] == ("10.0", True)
     assert reached["quantised: measured above computed information, bits, worst"] == ("0.058", False)
     assert "0.400 +- 0.141" in show(outcome) and LAST in show(outcome)
+
+
+def test_a_method_that_a_seed_lacks_says_which_seeds_it_has_and_goals_are_of_those_alone() -> None:
+    whole = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | {VANILLA: figures(0.5, 0.86, 0.5, None)}
+    begun = {VANILLA: figures(0.7, 0.86, 0.5, None)}
+    information = {"information": {"core": 0.1, "audit": 0.0}}
+
+    outcome = outcome_of({name: {"0": begun | information, "2": whole | information} for name in ("compas", "biased-mnist-.99")}, None)
+
+    reached = {goal.what: goal.reached for goal in outcome.goals}
+    assert reached["compas: IRENE, strong: share of V-information removed"] == "96.0 %"
+    assert reached[f"biased-mnist-.99: share of V-information removed, {AGAIN}, seeds 2"] == "96.0 %"
+    assert f"{STRONG} (seed 2)" in show(outcome) and f"{VANILLA} (" not in show(outcome) and "seeds 0, 2." in show(outcome)
+
+
+def test_an_upper_limit_above_all_there_is_to_know_is_cut_there_and_says_so() -> None:
+    cells = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | {STRONG: figures(0.1, 0.85, 0.6, 0.0) | {"upper": 2.5}}
+
+    shown = show(outcome_of({"compas": {"0": cells | {"information": {"core": 0.1, "audit": 0.0}}}}, None))
+
+    assert shown.count("0.690 (cut at H(v))") == 1 and "2.5" not in shown
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
