@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks import erase_speed
 from benchmarks.attributes import TASKS, Rows, Task
 from benchmarks.clock import once
+from benchmarks.machine import where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
 from models.audit.probe import Held, probe
 from models.erase import heads, irene, leace, lnl, quantized
@@ -87,7 +88,7 @@ def cell(task: Task, seed: int) -> Iterator[dict[str, Any]]:
     vanilla = judged(task, rows, extended(net, Adapter(kind="identity"), seed=0))
     _said(f"{task.name}, seed {seed}: {VANILLA}", vanilla)
     information = {"core": label_information(rows.core, task.values), "audit": label_information(rows.audit, task.values)}
-    yield {VANILLA: vanilla, "information": information}
+    yield {VANILLA: vanilla, "information": information, "where": where()}
     strong: Network | None = None
     of_strong: dict[str, Any] = {}
     for name, work in methods(task, rows, seed).items():
@@ -219,7 +220,7 @@ def table_of(task: Task, found: dict[str, Any]) -> Table:
         f"nats, mean +- standard deviation over seeds, balanced over (label, value): H(v) = {first['entropy']:.3f}, {first['n']} balanced "
         f"test rows; its 95 % upper limit is the largest over seeds. Own figure: the method's head, balanced too; of the quantised "
         f"bottleneck its computed information. I(y; v) of the rows as they come: {information[0]:.3f} core, {information[1]:.3f} audit. "
-        f"Accuracy in %."
+        f"Accuracy in %. Measured on: {'; '.join(sorted({found[seed]['where'] for seed in seeds}))}."
     )
     headings = ("method", "leakage", "upper", "best probe", "own figure", "accuracy, as they come", "accuracy, balanced", "seconds")
     return Table(task.name, headings, tuple(rows), note)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.biased import Sizes, mnist
+from benchmarks.machine import where
 from benchmarks.outcome import Goal, Table, progress, seconds, times
 from models.audit.probe import Held, probe
 from models.erase import irene
@@ -66,7 +67,7 @@ def measure() -> dict[str, Any]:
     raw = bottleneck_values(start, data.audit.samples.inputs)
     leaked, right = read(start, raw, data.audit)
     progress(f"{NAME}: vanilla {leaked:.3f} nat, accuracy {right:.3f}")
-    found: dict[str, Any] = {"before": leaked, "right": right}
+    found: dict[str, Any] = {"before": leaked, "right": right, "where": where()}
     for scope, every in PROBED.items():
         how = irene.strong(CORE, scope=scope, gamma=GAMMA)
         watch = Stopwatch()
@@ -122,7 +123,8 @@ def table_of(speed: dict[str, Any]) -> Table:
         f"run, processor seconds of one thread. Before: {speed['before']:.3f} nat at {100 * speed['right']:.1f} % accuracy. Reached: from "
         f"the start (encoding included) to the end of the first probed epoch with at most {target:.3f} nat by fresh linear and MLP probes, "
         f"the larger of the two least, and at most {100 * KEPT:g} points of accuracy lost; probed after every "
-        f"{PROBED['bottleneck']} epochs at the bottleneck, after each through the network. Accuracy in %, on the {AUDIT:,} audit rows."
+        f"{PROBED['bottleneck']} epochs at the bottleneck, after each through the network. Accuracy in %, on the {AUDIT:,} audit rows. "
+        f"Measured on: {speed['where']}."
     )
     headings = ("scope", "an epoch", "reached", "epochs", "leakage", "accuracy", "least leakage", "accuracy there")
     return Table("bottleneck and network", headings, tuple(rows), note)

@@ -43,6 +43,11 @@ def facts() -> dict[str, Any]:
     }
 
 
+def where() -> str:
+    """Return processor and load, for figures that are kept beside those of other runs."""
+    return f"{hardware()['cpu']}, load {os.getloadavg()[0]:.1f}"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Hold torch and every BLAS to one thread within the block: the product's rule for whatever must give equal bits."""

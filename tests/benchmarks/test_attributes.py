@@ -35,13 +35,16 @@ def test_values_that_have_no_name_are_others_or_missing() -> None:
     assert missing.values.tolist() == [0, 1, -1]
 
 
+OF_RUN = {"information": {"core": 0.1, "audit": 0.0}, "where": "a Z80, load 1"}
+
+
 def figures(leakage: float, usual: float, balanced: float, own: float | None) -> dict[str, Any]:
     return {"leakage": leakage, "upper": leakage + 0.01, "best": "mlp", "n": 900, "probes": {}, "entropy": 0.69, "usual": usual,
             "balanced": balanced, "own": own, "seconds": 2.0}  # fmt: skip
 
 
 def test_goals_compare_means_over_seeds_with_the_vanilla_network() -> None:
-    one = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | {"information": {"core": 0.1, "audit": 0.0}}
+    one = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | OF_RUN
     first = one | {VANILLA: figures(0.5, 0.86, 0.5, None), STRONG: figures(0.04, 0.8425, 0.6, 0.001)}
     second = one | {
         VANILLA: figures(0.3, 0.86, 0.5, None),
@@ -57,14 +60,14 @@ def test_goals_compare_means_over_seeds_with_the_vanilla_network() -> None:
     assert reached[f"biased-mnist-.99: points of unbiased accuracy gained, {AGAIN}, seeds 0"] == ("10.0", True)
     assert reached["quantised: measured above computed information, bits, worst"] == ("0.058", False)
     assert "0.400 +- 0.141" in show(outcome) and LAST in show(outcome)
+    assert show(outcome).count("Measured on: a Z80, load 1.") == 2
 
 
 def test_a_method_that_a_seed_lacks_says_which_seeds_it_has_and_goals_are_of_those_alone() -> None:
     whole = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | {VANILLA: figures(0.5, 0.86, 0.5, None)}
     begun = {VANILLA: figures(0.7, 0.86, 0.5, None)}
-    information = {"information": {"core": 0.1, "audit": 0.0}}
 
-    outcome = outcome_of({name: {"0": begun | information, "2": whole | information} for name in ("compas", "biased-mnist-.99")}, None)
+    outcome = outcome_of({name: {"0": begun | OF_RUN, "2": whole | OF_RUN} for name in ("compas", "biased-mnist-.99")}, None)
 
     reached = {goal.what: goal.reached for goal in outcome.goals}
     assert reached["compas: IRENE, strong: share of V-information removed"] == "96.0 %"
@@ -75,7 +78,7 @@ def test_a_method_that_a_seed_lacks_says_which_seeds_it_has_and_goals_are_of_tho
 def test_an_upper_limit_above_all_there_is_to_know_is_cut_there_and_says_so() -> None:
     cells = {name: figures(0.02, 0.85, 0.6, 0.02) for name in METHODS} | {STRONG: figures(0.1, 0.85, 0.6, 0.0) | {"upper": 2.5}}
 
-    shown = show(outcome_of({"compas": {"0": cells | {"information": {"core": 0.1, "audit": 0.0}}}}, None))
+    shown = show(outcome_of({"compas": {"0": cells | OF_RUN}}, None))
 
     assert shown.count("0.690 (cut at H(v))") == 1 and "2.5" not in shown
 
