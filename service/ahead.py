@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from contextlib import suppress
-from datetime import timedelta
 
 from service import ids
 from service.blobs import BlobError, KeyMissing, Vault
-from service.db import now
 
 LOG = logging.getLogger("expunge.ahead")
 
 SEVERAL = 64
 """Keys made at once: their files are waited for together, and their directory once."""
 
-LONGEST = timedelta(hours=1)
-"""How long a key waits for its blob: well below the age at which housekeeping sweeps ids of uploads that nothing points at."""
+LONGEST = 3600.0
+"""Seconds. How long a key waits for its blob: well below the age at which housekeeping sweeps ids of uploads that nothing points at."""
 
 
 class Ahead:
@@ -32,7 +31,8 @@ class Ahead:
             several: keys made at once; 0 makes each when it is needed.
         """
         self._vault, self._several = vault, several
-        self._spare: deque[str] = deque()
+        self._spare: deque[tuple[float, str]] = deque()
+        """When each was made, by the process's own stopwatch, and its id."""
         self._lock = threading.Lock()
         self._making = False
 
@@ -51,9 +51,9 @@ class Ahead:
 
     def _take(self) -> str | None:
         with self._lock:
-            while self._spare and ids.made_at(self._spare[0]) < now() - LONGEST:
+            while self._spare and self._spare[0][0] < time.monotonic() - LONGEST:
                 self._spare.popleft()
-            taken = self._spare.popleft() if self._spare else None
+            taken = self._spare.popleft()[1] if self._spare else None
             if self._making or len(self._spare) * 2 >= self._several:
                 return taken
             self._making = True
@@ -61,12 +61,12 @@ class Ahead:
         return taken
 
     def _make(self) -> None:
-        made = [ids.new("up") for _ in range(self._several)]
+        begun, made = time.monotonic(), [ids.new("up") for _ in range(self._several)]
         try:
             self._vault.keys.create(made)
         except (BlobError, OSError) as error:  # the thread's boundary: who needs a key now makes it, and is told why that fails
             LOG.warning("no keys were made ahead: %s", type(error).__name__)
             made = []
         with self._lock:
-            self._spare.extend(made)
+            self._spare.extend((begun, blob_id) for blob_id in made)
             self._making = False

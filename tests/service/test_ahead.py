@@ -95,10 +95,10 @@ def test_without_stock_each_key_is_made_when_it_is_needed(vault: Vault) -> None:
 
 def test_a_key_that_waited_too_long_is_left_to_the_sweep(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     spare, stock = filled(vault)
-    monkeypatch.setattr(ahead, "LONGEST", timedelta(0))
+    monkeypatch.setattr(ahead, "LONGEST", 0.0)
 
     assert spare.put(b"asked") not in stock
-    assert LONGEST * 2 <= ABANDONED
+    assert timedelta(seconds=LONGEST) * 2 <= ABANDONED
 
 
 def test_a_key_that_was_swept_under_its_process_is_not_sealed_with(vault: Vault) -> None:
