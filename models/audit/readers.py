@@ -10,8 +10,6 @@ from math import log
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar  # type: ignore[import-untyped, unused-ignore]
-from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped, unused-ignore]
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -88,6 +86,8 @@ def _sharpness(scores: Tensor, lesson: Lesson) -> tuple[float, float]:
     def loss(factor: float) -> float:
         answers = _smoothed(factor * evidence, lesson.prior)
         return float(-(weights * answers.gather(1, lesson.check_values[:, None]).squeeze(1)).sum())
+
+    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped, unused-ignore]
 
     found = minimize_scalar(loss, bounds=(0.0, SHARPEST), method="bounded", options={"xatol": 1e-3})
     nothing = loss(0.0)
@@ -190,6 +190,9 @@ def _layers(width: int, values: int, generator: torch.Generator) -> nn.Sequentia
 
 def trees(lesson: Lesson, seed: int, stop: Stop) -> list[Answer]:
     """Grow gradient-boosted trees until the calibration rows stop gaining."""
+    # Seconds to import, for every process that computes: paid by the jobs that probe.
+    from sklearn.ensemble import HistGradientBoostingClassifier  # type: ignore[import-untyped, unused-ignore]
+
     check(stop)
     present = torch.unique(lesson.fit_values)
     known = torch.isin(lesson.check_values, present)

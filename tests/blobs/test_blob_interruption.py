@@ -108,7 +108,11 @@ def run_each_line(repository: Path, address: str, *, act: str, before: str, end:
 
 
 @pytest.mark.parametrize(
-    "act", ['vault.put("up-1", PLAIN)', 'vault.keys.create(["up-1", "up-2"]); vault.put("up-1", PLAIN, keyed=True)'], ids=["put", "keyed"]
+    "act",
+    [
+        pytest.param('vault.put("up-1", PLAIN)', id="put"),
+        pytest.param('vault.keys.create(["up-1", "up-2"]); vault.put("up-1", PLAIN, keyed=True)', id="keyed", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("end", STEPS)
 def test_a_put_that_ends_at_any_line_leaves_a_whole_blob_or_none(

@@ -150,7 +150,7 @@ def in_hand(service: Cluster, location: str, worker: subprocess.Popen[bytes]) ->
     raise AssertionError("the worker took no part")
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_any_number_of_workers_gives_the_files_of_one_process(start: Start, alone: list[list[str]], many: Digits, workers: int) -> None:
     service = start(workers=workers)
 

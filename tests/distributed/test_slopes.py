@@ -61,7 +61,7 @@ def solver(service: Live) -> dict[str, Any]:
     return {k: said[k] for k in ("reached", "target", "error", "residual", "passes", "history")}
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_any_number_of_workers_gives_the_residual_of_one_process(
     cluster: Start, alone: dict[str, Any], twice: Digits, workers: int
 ) -> None:
@@ -79,6 +79,7 @@ def test_any_number_of_workers_gives_the_residual_of_one_process(
     assert left_over(service) == set()
 
 
+@pytest.mark.slow
 def test_a_part_whose_worker_is_killed_is_summed_again_alone(cluster: Start, alone: dict[str, Any], twice: Digits) -> None:
     service = cluster(digits=False, part_rows="1000", workers=3, lease_seconds="3")
 

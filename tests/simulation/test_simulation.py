@@ -25,8 +25,8 @@ from tests.simulation.schedule import Result
 from tests.simulation.world import Faults
 
 CHUNK = 50
-QUICK = 3
-"""Chunks in every run of the tests: 150 schedules."""
+QUICK = 1
+"""Chunks in every run of the tests: 50 schedules."""
 ALL = int(os.environ.get("EXPUNGE_SCHEDULES", "10000")) // CHUNK
 """Chunks in `make faults`."""
 
