@@ -9,16 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, and_, bindparam, func, null, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, bindparam, func, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from service import ids, locks
 from service.states import FINAL_JOB, JobKind, JobState, Queue
 from service.tables import Event, Job, Model, Shred
-from service.turns import startable, turn
+from service.turns import IN_QUEUE, STARTABLE, TURN, moments
 
 BACKOFF = timedelta(seconds=2)
 """Wait before the first retry; doubled at each further one."""
@@ -122,10 +123,14 @@ def claim(
         queue: whose work to take, beside parts of jobs, which anybody can do; None takes any.
         part_of: take a part of this job and nothing else.
     """
+    take = _TAKE_ANY if queue is None else _TAKE
+    if part_of is not None:
+        take = _taking(_part_of(part_of))
+    asked = moments(now, queue) | {"holder": worker, "until": now + lease}
     for _ in range(TRIES):
         try:
             with session.begin_nested():
-                taken = session.execute(_take_next(now, worker, lease, queue, part_of)).first()
+                taken = session.connection().execute(take, asked).first()
         except IntegrityError:  # another worker began a job of the same data set at the same moment: look again
             continue
         if taken is None:
@@ -139,28 +144,19 @@ def claim(
 
 def due(session: Session, *, now: datetime) -> dict[Queue, int]:
     """How many jobs of each queue could be begun now: one a data set, and parts of running ones."""
-    counted = select(Job.queue, func.count(Job.lane.distinct())).where(startable(now)).group_by(Job.queue)
-    return {queue: count for queue, count in session.execute(counted)}  # noqa: C416  dict() does not see that a row is a pair
+    counted = select(Job.queue, func.count(Job.lane.distinct())).where(STARTABLE).group_by(Job.queue)
+    return {queue: count for queue, count in session.execute(counted, moments(now))}  # noqa: C416  dict() does not see that a row is a pair
 
 
-def _take_next(now: datetime, worker: str, lease: timedelta, queue: Queue | None, part_of: Claim | None) -> Any:
-    chosen = select(Job.id).where(startable(now)).order_by(*turn(now)).limit(1)
-    if part_of is not None:
-        chosen = chosen.where(_part_of(part_of))
-    elif queue is not None:
-        chosen = chosen.where(or_(Job.queue == queue, Job.kind == "block"))
+def _taking(*which: ColumnElement[bool]) -> Update:
+    chosen = select(Job.id).where(STARTABLE, *which).order_by(*TURN).limit(1)
     # The weaker lock (FOR NO KEY UPDATE): FOR UPDATE would keep requests that are just joining from pointing at the job, while the
     # claim waits for them.
     chosen = chosen.with_for_update(skip_locked=True, key_share=True, of=Job)
-    return (
-        update(Job)
-        .where(Job.id == chosen.scalar_subquery(), Job.state == "queued")
-        .values(
-            state="running", fence=Job.fence + 1, worker=worker, lease_until=now + lease, started_at=now, progress=0.0, phase="starting"
-        )
-        .returning(Job.id, Job.kind, Job.fence, Job.lane, Job.model_id)
-        .execution_options(synchronize_session=False)
-    )
+    taken = update(Job).where(Job.id == chosen.scalar_subquery(), Job.state == "queued")
+    begun: dict[str, Any] = {"state": "running", "fence": Job.fence + 1, "progress": 0.0, "phase": "starting"}
+    begun |= {"worker": bindparam("holder"), "lease_until": bindparam("until"), "started_at": bindparam("now")}
+    return taken.values(begun).returning(Job.id, Job.kind, Job.fence, Job.lane, Job.model_id)
 
 
 def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, phase: str, progress: float) -> None:
@@ -169,7 +165,7 @@ def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, pha
     Raises:
         LostLease: the job is no longer this worker's; stop at once.
     """
-    before = session.execute(select(Job.phase).where(Job.id == held.job_id)).scalar_one()
+    before = session.execute(_PHASE, {"job_id": held.job_id}).scalar_one()
     _move(session, held, lease_until=now + lease, phase=phase, progress=progress)
     if phase != before:
         _record(session, held.job_id, now, "phase", {"phase": phase})
@@ -197,9 +193,10 @@ def hold(session: Session, held: Claim) -> None:
     Raises:
         LostLease: it is no longer this worker's.
     """
-    ours = select(Job.id).where(Job.id == held.job_id, Job.fence == held.fence, Job.state == "running")
-    if session.execute(ours.with_for_update(key_share=True)).first() is None:
+    if session.execute(_HELD, {"job_id": held.job_id, "fence": held.fence}).first() is None:
         raise LostLease(held.job_id)
+
+
 
 
 def finish(
@@ -232,7 +229,7 @@ def finish(
         seconds=dict(seconds) if seconds else None,
         result=dict(result) if result else None,
         evidence=dict(evidence) if evidence else None,
-        progress=1.0 if state == "done" else Job.progress,
+        **({"progress": 1.0} if state == "done" else {}),
     )
     _drop_checkpoint(session, held.job_id, now)
     _record(
@@ -249,16 +246,8 @@ def charge(session: Session, held: Claim, *, now: datetime, max_attempts: int, w
     attempt = session.execute(select(Job.attempt).where(Job.id == held.job_id)).scalar_one() + 1
     if attempt >= max_attempts:
         _move(session, held, attempt=attempt)
-        finish(
-            session,
-            held,
-            state="failed",
-            now=now,
-            error={
-                "code": "internal",
-                "detail": f"The worker failed {attempt} times on this job ({why}); it was parked. Ask again once the cause is mended.",
-            },
-        )
+        detail = f"The worker failed {attempt} times on this job ({why}); it was parked. Ask again once the cause is mended."
+        finish(session, held, state="failed", now=now, error={"code": "internal", "detail": detail})
         return True
     _leave(session, held, now, state="queued", attempt=attempt, run_after=now + BACKOFF * 2 ** (attempt - 1))
     _record(session, held.job_id, now, "retry", {"attempt": attempt, "why": why})
@@ -297,22 +286,15 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
     """
     parked, lost = [], set()
     # Locked, so that a worker that renews at this moment keeps its job, and two sweepers never meet at one.
-    for job in session.scalars(_lost(now, restarted).with_for_update(skip_locked=True, key_share=True)).all():
+    lapsed = (_RUNNING if restarted else _LOST).with_for_update(skip_locked=True, key_share=True)
+    for job in session.scalars(lapsed, {"now": now}).all():
         if job.parent_id in lost:  # it ended with its job, just now
             continue
         lost.add(job.id)
         held = Claim(job.id, job.kind, job.fence, job.lane)
         if job.fence >= max_claims:
-            finish(
-                session,
-                held,
-                state="failed",
-                now=now,
-                error={
-                    "code": "parked",
-                    "detail": f"The job was begun {job.fence} times and never ended. Ask again once the cause is mended.",
-                },
-            )
+            detail = f"The job was begun {job.fence} times and never ended. Ask again once the cause is mended."
+            finish(session, held, state="failed", now=now, error={"code": "parked", "detail": detail})
             parked.append(job.id)
         else:
             _leave(session, held, now, state="queued", run_after=now)
@@ -322,12 +304,7 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
 
 def any_lost(session: Session, *, now: datetime, restarted: bool) -> bool:
     """Whether `sweep` would find anything: asked first, because a look needs no write lock."""
-    return session.scalars(_lost(now, restarted).limit(1)).first() is not None
-
-
-def _lost(now: datetime, restarted: bool) -> Select[Job]:
-    running = select(Job).where(Job.state == "running").order_by(Job.id)
-    return running if restarted else running.where(Job.lease_until < now)
+    return session.execute(_ANY_RUNNING if restarted else _ANY_LOST, {"now": now}).first() is not None
 
 
 def events_after(session: Session, job_id: str, last: int) -> list[Event]:
@@ -364,16 +341,15 @@ def _leave(session: Session, held: Claim, now: datetime, **values: Any) -> None:
 
 def _end_parts(session: Session, job_id: str, now: datetime) -> None:
     """Cancel what is open of a job's parts, and let go of what they made: what was published of it has another owner by now."""
-    open_ = update(Job).where(Job.parent_id == job_id, Job.state.in_(("queued", "running")))
-    ended = open_.values(state="cancelled", lease_until=None, finished_at=now, phase=None).returning(Job.id)
-    for part in session.execute(ended.execution_options(synchronize_session=False)).scalars().all():
+    session.flush()
+    for part in session.connection().execute(_END_PARTS, {"whole": job_id, "now": now}).scalars().all():
         _record(session, part, now, "cancelled", {})
-    _rows(session, update(Job).where(Job.parent_id == job_id, Job.result.is_not(None)).values(result=null()))
+    session.connection().execute(_DROP_RESULTS, {"whole": job_id})
 
 
 def _drop_checkpoint(session: Session, job_id: str, now: datetime, still: Iterable[str] = ()) -> None:
     """Let go of what a job kept to go on from, but for `still`: it may hold what was computed from user samples."""
-    kept = session.execute(select(Job.checkpoint).where(Job.id == job_id)).scalar_one()
+    kept = session.execute(_CHECKPOINT, {"job_id": job_id}).scalar_one()
     if kept is None:
         return
     for blob in set(kept["blobs"].values()).difference(still):
@@ -382,9 +358,16 @@ def _drop_checkpoint(session: Session, job_id: str, now: datetime, still: Iterab
 
 
 def _move(session: Session, held: Claim, **values: Any) -> None:
-    changed = _rows(session, update(Job).where(Job.id == held.job_id, Job.fence == held.fence, Job.state == "running").values(**values))
-    if changed != 1:
+    session.flush()
+    asked = {"held_job": held.job_id, "held_fence": held.fence} | {f"new_{name}": value for name, value in values.items()}
+    if session.connection().execute(_moving(*values), asked).rowcount != 1:
         raise LostLease(held.job_id)
+
+
+@cache
+def _moving(*names: str) -> Update:
+    ours = update(Job).where(Job.id == bindparam("held_job"), Job.fence == bindparam("held_fence"), Job.state == "running")
+    return ours.values({name: bindparam(f"new_{name}", type_=Job.__table__.c[name].type) for name in names})
 
 
 def _rows(session: Session, statement: Any) -> int:
@@ -395,3 +378,20 @@ def _rows(session: Session, statement: Any) -> int:
 
 def _record(session: Session, job_id: str, now: datetime, kind: str, data: dict[str, Any]) -> None:
     session.add(Event(job_id=job_id, at=now, kind=kind, data=data))
+
+
+# Statements made once: to make one takes longer than to carry it out.
+_TAKE_ANY, _TAKE = _taking(), _taking(IN_QUEUE)
+_RUNNING = select(Job).where(Job.state == "running").order_by(Job.id)
+_LOST = _RUNNING.where(Job.lease_until < bindparam("now"))
+_ANY_RUNNING, _ANY_LOST = (found.with_only_columns(Job.id).limit(1) for found in (_RUNNING, _LOST))
+_PHASE, _CHECKPOINT = (select(said).where(Job.id == bindparam("job_id")) for said in (Job.phase, Job.checkpoint))
+_OURS = select(Job.id).where(Job.id == bindparam("job_id"), Job.fence == bindparam("fence"), Job.state == "running")
+_HELD = _OURS.with_for_update(key_share=True)
+_PARTS = update(Job).where(Job.parent_id == bindparam("whole"))
+_END_PARTS = (
+    _PARTS.where(Job.state.in_(("queued", "running")))
+    .values(state="cancelled", lease_until=None, finished_at=bindparam("now"), phase=None)
+    .returning(Job.id)
+)
+_DROP_RESULTS = _PARTS.where(Job.result.is_not(None)).values(result=null())

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from service import erasure, jobs, outcomes, presence, requests
+from service import erasure, jobs, outcomes, presence, requests, turns
 from service.blobs import StoreUnavailable
 from service.db import OUTAGE, moment
 from service.home import Home
@@ -92,6 +92,9 @@ class Runner:
     def run_one(self) -> bool:
         """Claim one job and carry it out. False: there was none."""
         home = self._home
+        with home.db.glance() as session:
+            if not turns.any_due(session, now=moment(session), queue=self._queue):
+                return False
         with home.db.write() as session:
             held = jobs.claim(session, worker=self._name, now=moment(session), lease=home.settings.lease, queue=self._queue)
             if held is None:
@@ -203,7 +206,7 @@ class Runner:
                 warm = self._warm()
                 if results and warm:
                     return results
-                if not results and not (warm and self._do_part(pulse)):
+                if not results and not (warm and states["queued"] and self._do_part(pulse)):
                     time.sleep(GLANCE)
             except OUTAGE:
                 if pulse.stopped:

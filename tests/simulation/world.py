@@ -73,6 +73,12 @@ class SimulatedDatabase(Database):
             yield session
 
     @contextmanager
+    def glance(self) -> Iterator[Session]:
+        self._world.baton.point("glance")
+        with super().glance() as session:
+            yield session
+
+    @contextmanager
     def write(self) -> Iterator[Session]:
         world = self._world
         world.baton.point("write")
