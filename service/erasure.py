@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import rfc8785
-from sqlalchemy import select
+from sqlalchemy import Text, bindparam, cast, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from service import ids, locks, log, pictures, requests
@@ -37,8 +38,12 @@ def _known(session: Session, blobs: list[str], *, keep: bool = False) -> Iterato
         keep: as it is until the transaction ends.
     """
     for start in range(0, len(blobs), _SEVERAL):
-        query = select(Shred).where(Shred.blob.in_(blobs[start : start + _SEVERAL]))
-        yield from session.scalars(query.with_for_update() if keep else query)
+        yield from session.scalars(_KNOWN_KEPT if keep else _KNOWN, {"blobs": blobs[start : start + _SEVERAL]})
+
+
+_KNOWN = select(Shred).where(Shred.blob.in_(bindparam("blobs", expanding=True)))
+_KNOWN_KEPT = _KNOWN.with_for_update()
+_LATE = select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= bindparam("now")).order_by(Shred.due_at, Shred.blob)
 
 
 def carry_out(home: Home) -> int:
@@ -48,8 +53,7 @@ def carry_out(home: Home) -> int:
     """
     with home.erasing:
         with home.db.read() as session:
-            late = select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= moment(session))
-            due = list(session.scalars(late.order_by(Shred.due_at, Shred.blob)))
+            due = list(session.scalars(_LATE, {"now": moment(session)}))
         if any(shred.what == pictures.FORGOTTEN for shred in due):
             with home.db.write() as session:
                 pictures.let_go(session, due)
@@ -74,28 +78,48 @@ def _record(session: Session, destroyed: list[str]) -> None:
             requests.end(session, job_id, instant)
 
 
-def referenced(session: Session) -> set[str]:
-    """Every blob that some record still points at."""
-    found: set[str] = set()
-    for dataset in session.scalars(select(Dataset)):
-        found.update(b for b in (dataset.source_blob, dataset.index_blob) if b)
-    found.update(session.scalars(select(DatasetBlock.blob)))
-    for model in session.scalars(select(Model)):
-        found.update((model.state_blobs or {}).values())
-        found.update(b for b in (model.given_core_blob,) if b)
-    found.update(session.scalars(select(ModelBlock.blob)))
-    for request in session.execute(select(Request.body_blob, Request.receipts_blob)):
-        found.update(b for b in request if b)
-    for files in session.scalars(select(Version.files)):
-        found.update(f["blob"] for f in files.values())
-    found.update(session.scalars(select(Shred.blob)))
-    for result in session.scalars(select(Job.result).where(Job.result.is_not(None))):
-        assert result is not None
-        found.update(b for b in (*(block["blob"] for block in result["blocks"]), *result["blobs"].values()))
-    for checkpoint, evidence in session.execute(select(Job.checkpoint, Job.evidence)):
-        found.update((checkpoint or {}).get("blobs", {}).values())
-        found.update(file["blob"] for file in (evidence or {}).values())
-    return found
+def referenced(session: Session, prefix: str = "") -> set[str]:
+    """Every blob that some record still points at, of those whose names begin so: a claim's few are not looked for among all there are."""
+    escaped = prefix.replace("/", "//").replace("_", "/_").replace("%", "/%")
+    found = set(session.scalars(_NAMED, {"beginning": f"{escaped}%"}))
+    for what, said in session.execute(_SAID, {"within": f"%{escaped}%"}):
+        found.update(_BLOBS_IN[what](said or {}))
+    return {blob for blob in found if blob and blob.startswith(prefix)}
+
+
+_NAMED = union_all(
+    *(
+        select(column).where(column.like(bindparam("beginning"), escape="/"))
+        for column in (
+            *(Dataset.source_blob, Dataset.index_blob, DatasetBlock.blob, Model.given_core_blob, ModelBlock.blob),
+            *(Request.body_blob, Request.receipts_blob, Shred.blob),
+        )
+    )
+)
+"""Columns that hold the name of one blob."""
+
+_SAID = union_all(
+    *(
+        # As text the document holds every name in it letter by letter: names of blobs are ASCII without quotes.
+        select(literal(what), column).where(cast(column, Text).like(bindparam("within"), escape="/"))
+        for what, column in {
+            "state": Model.state_blobs,
+            "files": Version.files,
+            "result": Job.result,
+            "checkpoint": Job.checkpoint,
+            "evidence": Job.evidence,
+        }.items()
+    )
+)
+"""Documents that hold names of blobs, and which kind of document each is."""
+
+_BLOBS_IN: dict[str, Callable[[Any], Iterable[str]]] = {
+    "state": lambda said: said.values(),
+    "files": lambda said: [file["blob"] for file in said.values()],
+    "result": lambda said: [*(block["blob"] for block in said.get("blocks", ())), *said.get("blobs", {}).values()],
+    "checkpoint": lambda said: said.get("blobs", {}).values(),
+    "evidence": lambda said: [file["blob"] for file in said.values()],
+}
 
 
 def sweep_orphans(home: Home, *, prefix: str = "", only: Callable[[str], bool] = lambda blob: True) -> int:
@@ -110,7 +134,7 @@ def sweep_orphans(home: Home, *, prefix: str = "", only: Callable[[str], bool] =
     if not stored:
         return 0
     with home.db.read() as session:
-        known = referenced(session)
+        known = referenced(session, prefix)
     orphans = [b for b in stored if b not in known]
     for blob in orphans:
         home.vault.shred(blob)

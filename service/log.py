@@ -25,7 +25,7 @@ def append(session: Session, leaf: bytes, now: datetime) -> tuple[int, bytes, li
 def extend(session: Session, leaves: Sequence[bytes], now: datetime) -> tuple[int, bytes, list[bytes]]:
     """Append leaves, each in O(log n). Returns what `append` does, of the last one."""
     locks.exclusive(session, "log")  # one leaf after another: the next is computed from the last
-    last = session.scalars(select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)).first()
+    last = session.scalars(_LAST).first()
     size, peaks = (last.index + 1, [bytes.fromhex(p) for p in last.peaks]) if last else (0, [])
     root, path = b"", []
     for index, leaf in enumerate(leaves, size):
@@ -34,6 +34,9 @@ def extend(session: Session, leaves: Sequence[bytes], now: datetime) -> tuple[in
         session.add(LogLeaf(index=index, leaf=leaf, leaf_hash=merkle.leaf_hash(leaf).hex(), peaks=[p.hex() for p in peaks], at=now))
     session.flush()
     return size + len(leaves), root, path
+
+
+_LAST = select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)
 
 
 def origin(signer: Signer) -> str:

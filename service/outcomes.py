@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
 from service import erasure, jobs, log, pictures, requests
@@ -156,9 +156,7 @@ def drop_bodies(session: Session, asked: list[Request], job_id: str | None, now:
 
 def latest(session: Session, model_id: str) -> Version | None:
     """The latest certified version: the parent of the next."""
-    return session.scalars(
-        select(Version).where(Version.model_id == model_id, Version.state == "certified").order_by(Version.number.desc())
-    ).first()
+    return session.scalars(_LATEST, {"model_id": model_id}).first()
 
 
 def _conclude(session: Session, job_id: str, results: Mapping[str, Any], now: datetime) -> None:
@@ -218,9 +216,18 @@ def _swap_blocks(session: Session, table: Any, owner: Any, owner_id: str, change
 
 
 def _dataset(session: Session, held: Claim) -> Dataset:
-    dataset = session.scalars(select(Dataset).join(Job, Job.dataset_id == Dataset.id).where(Job.id == held.job_id)).one()
-    return dataset
+    return session.scalars(_DATASET, {"job_id": held.job_id}).one()
 
 
 def _model(session: Session, held: Claim) -> Model:
-    return session.scalars(select(Model).join(Job, Job.model_id == Model.id).where(Job.id == held.job_id)).one()
+    return session.scalars(_MODEL, {"job_id": held.job_id}).one()
+
+
+_LATEST = (
+    select(Version)
+    .where(Version.model_id == bindparam("model_id"), Version.state == "certified")
+    .order_by(Version.number.desc())
+    .limit(1)
+)
+_DATASET = select(Dataset).join(Job, Job.dataset_id == Dataset.id).where(Job.id == bindparam("job_id"))
+_MODEL = select(Model).join(Job, Job.model_id == Model.id).where(Job.id == bindparam("job_id"))

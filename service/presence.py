@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service.tables import Worker
@@ -21,12 +21,12 @@ FORGOTTEN = timedelta(days=1)
 
 def seen(session: Session, *, worker: str, queue: str, now: datetime) -> None:
     """Say that a worker lives. Only that worker writes its row."""
-    known = session.execute(
-        update(Worker).where(Worker.name == worker).values(queue=queue, seen_at=now).execution_options(synchronize_session=False)
-    )
-    if not known.rowcount:  # type: ignore[attr-defined]
+    if not session.connection().execute(_SEEN, {"who": worker, "where": queue, "when": now}).rowcount:
         session.add(Worker(name=worker, queue=queue, started_at=now, seen_at=now))
         session.execute(delete(Worker).where(Worker.seen_at < now - FORGOTTEN).execution_options(synchronize_session=False))
+
+
+_SEEN = update(Worker).where(Worker.name == bindparam("who")).values(queue=bindparam("where"), seen_at=bindparam("when"))
 
 
 def gone(session: Session, *, worker: str) -> None:

@@ -205,23 +205,27 @@ def _new_job(session: Session, model: Addressee, method: str, queue: Queue, now:
 
 
 def of_job(session: Session, job_id: str) -> list[Request]:
-    return list(session.scalars(select(Request).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+    return list(session.scalars(_OF_JOB, {"job_id": job_id}))
+
+
+_OF_JOB = select(Request).where(Request.job_id == bindparam("job_id"), Request.state != "cancelled").order_by(Request.id)
+_BODIES, _IDS = _OF_JOB.with_only_columns(Request.id, Request.body_blob), _OF_JOB.with_only_columns(Request.id)
+_BEGIN = update(Request).where(Request.job_id == bindparam("whole"), Request.state != "cancelled").values(state="in_progress")
 
 
 def bodies_of_job(session: Session, job_id: str) -> list[dict[str, Any]]:
     """By name, the blob that holds what was asked."""
-    query = select(Request.id, Request.body_blob).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)
-    return [{"id": name, "body": blob} for name, blob in session.execute(query)]
+    return [{"id": name, "body": blob} for name, blob in session.execute(_BODIES, {"job_id": job_id})]
 
 
 def ids_of_job(session: Session, job_id: str) -> list[str]:
     """The same requests by name alone: thousands may have joined a job that somebody polls."""
-    return list(session.scalars(select(Request.id).where(Request.job_id == job_id, Request.state != "cancelled").order_by(Request.id)))
+    return list(session.scalars(_IDS, {"job_id": job_id}))
 
 
 def begin(session: Session, job_id: str) -> None:
-    waiting = update(Request).where(Request.job_id == job_id, Request.state != "cancelled")
-    session.execute(waiting.values(state="in_progress").execution_options(synchronize_session=False))
+    session.flush()
+    session.connection().execute(_BEGIN, {"whole": job_id})
 
 
 def final_state(dispositions: Mapping[str, Any]) -> RequestState:

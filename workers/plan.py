@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from service import outcomes, requests
@@ -74,9 +74,7 @@ def _groups(session: Session, dataset: Dataset, part_rows: int) -> list[list[lis
 
 
 def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:
-    blocks = session.execute(
-        select(DatasetBlock.number, DatasetBlock.blob).where(DatasetBlock.dataset_id == dataset.id).order_by(DatasetBlock.number)
-    ).all()
+    blocks = session.execute(_DATASET_BLOCKS, {"owner": dataset.id}).all()
     assert dataset.summary is not None
     return {
         "blocks": [list(b) for b in blocks],
@@ -95,23 +93,20 @@ def looks_at(session: Session, dataset_id: str) -> int:
 def _audit(session: Session, job: Job, model: Model) -> dict[str, Any]:
     assert job.task is not None
     version = session.get_one(Version, (model.id, job.task["version"]))
-    blocks = select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == model.id).order_by(ModelBlock.number)
     return {
         "task": job.task,
         "certified": version.state == "certified",
         "files": version.files,
         "state": model.state_blobs,
-        "blocks": [list(b) for b in session.execute(blocks).all()],
+        "blocks": [list(b) for b in session.execute(_MODEL_BLOCKS, {"owner": model.id})],
     }
 
 
 def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, Any]:
     parent = outcomes.latest(session, model.id)
     assert parent is not None
-    blocks = session.execute(
-        select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == model.id).order_by(ModelBlock.number)
-    ).all()
-    others = session.scalars(select(Model).where(Model.dataset_id == model.dataset_id, Model.id != model.id))
+    blocks = session.execute(_MODEL_BLOCKS, {"owner": model.id}).all()
+    others = session.execute(_OTHERS, {"dataset": model.dataset_id, "model": model.id})
     return {
         "method": job.method,
         "model_id": model.id,
@@ -126,5 +121,13 @@ def _forget(session: Session, home: Home, job: Job, model: Model) -> dict[str, A
         "looks": looks_at(session, model.dataset_id),
         "checkpoint": job.checkpoint,
         "checkpoint_seconds": home.settings.checkpoint_seconds,
-        "tombstones": list(session.scalars(select(Tombstone.tag).where(Tombstone.model_id == model.id))),
+        "tombstones": list(session.scalars(_TOMBSTONES, {"model": model.id})),
     }
+
+
+_DATASET_BLOCKS = (
+    select(DatasetBlock.number, DatasetBlock.blob).where(DatasetBlock.dataset_id == bindparam("owner")).order_by(DatasetBlock.number)
+)
+_MODEL_BLOCKS = select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == bindparam("owner")).order_by(ModelBlock.number)
+_OTHERS = select(Model.name, Model.state_blobs).where(Model.dataset_id == bindparam("dataset"), Model.id != bindparam("model"))
+_TOMBSTONES = select(Tombstone.tag).where(Tombstone.model_id == bindparam("model"))

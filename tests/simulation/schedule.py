@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import logging
 import random
@@ -228,6 +229,9 @@ def stage() -> Stage:
             bare.db.engine.dispose()
             record.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         assert world.violation is None, world.violation
+    # What is there by now stays: the collector need not walk through a million objects of libraries again and again.
+    gc.collect()
+    gc.freeze()
     return replace(bare, record=bare.file.read_bytes(), blobs=world.blobs, keys=world.keys)
 
 
