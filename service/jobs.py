@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, bindparam, func, null, select, update
+from sqlalchemy import ColumnElement, CursorResult, Select, Update, and_, bindparam, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -377,7 +377,7 @@ def _rows(session: Session, statement: Any) -> int:
 
 
 def _record(session: Session, job_id: str, now: datetime, kind: str, data: dict[str, Any]) -> None:
-    session.add(Event(job_id=job_id, at=now, kind=kind, data=data))
+    session.connection().execute(_TELL, {"job_id": job_id, "at": now, "kind": kind, "data": data})
 
 
 # Statements made once: to make one takes longer than to carry it out.
@@ -394,4 +394,5 @@ _END_PARTS = (
     .values(state="cancelled", lease_until=None, finished_at=bindparam("now"), phase=None)
     .returning(Job.id)
 )
+_TELL = insert(Event)
 _DROP_RESULTS = _PARTS.where(Job.result.is_not(None)).values(result=null())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from expunge import merkle
@@ -27,15 +27,19 @@ def extend(session: Session, leaves: Sequence[bytes], now: datetime) -> tuple[in
     locks.exclusive(session, "log")  # one leaf after another: the next is computed from the last
     last = session.scalars(_LAST).first()
     size, peaks = (last.index + 1, [bytes.fromhex(p) for p in last.peaks]) if last else (0, [])
-    root, path = b"", []
+    root, path, added = b"", [], []
     for index, leaf in enumerate(leaves, size):
         grown = merkle.append(peaks, index, leaf)
         peaks, root, path = list(grown.peaks), grown.root, list(grown.path)
-        session.add(LogLeaf(index=index, leaf=leaf, leaf_hash=merkle.leaf_hash(leaf).hex(), peaks=[p.hex() for p in peaks], at=now))
+        hashed = merkle.leaf_hash(leaf).hex()
+        added.append({"index": index, "leaf": leaf, "leaf_hash": hashed, "peaks": [p.hex() for p in peaks], "at": now})
     session.flush()
+    if added:
+        session.connection().execute(_ADD, added)
     return size + len(leaves), root, path
 
 
+_ADD = insert(LogLeaf)
 _LAST = select(LogLeaf).order_by(LogLeaf.index.desc()).limit(1)
 
 

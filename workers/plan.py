@@ -86,8 +86,7 @@ def _dataset(session: Session, dataset: Dataset) -> dict[str, Any]:
 
 def looks_at(session: Session, dataset_id: str) -> int:
     """How often a removal was refused after a look at a data set's deciding audit rows; a retraining looks when it removes again."""
-    judged = or_(Job.kind == "erase", Job.method == "retrain")
-    return session.scalars(select(func.count()).select_from(Job).where(judged, Job.dataset_id == dataset_id, Job.state == "refused")).one()
+    return session.execute(_LOOKS, {"dataset": dataset_id}).scalar_one()
 
 
 def _audit(session: Session, job: Job, model: Model) -> dict[str, Any]:
@@ -130,4 +129,6 @@ _DATASET_BLOCKS = (
 )
 _MODEL_BLOCKS = select(ModelBlock.number, ModelBlock.blob).where(ModelBlock.model_id == bindparam("owner")).order_by(ModelBlock.number)
 _OTHERS = select(Model.name, Model.state_blobs).where(Model.dataset_id == bindparam("dataset"), Model.id != bindparam("model"))
+_JUDGED = or_(Job.kind == "erase", Job.method == "retrain")
+_LOOKS = select(func.count()).select_from(Job).where(_JUDGED, Job.dataset_id == bindparam("dataset"), Job.state == "refused")
 _TOMBSTONES = select(Tombstone.tag).where(Tombstone.model_id == bindparam("model"))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service import jobs, migrate
+from service import jobs, migrate, turns
 from service.db import Database
 from service.jobs import Claim, LostLease
 from service.states import Queue
@@ -99,6 +99,28 @@ def test_workers_take_the_jobs_of_their_queue_alone(db: Database) -> None:
 
     assert waiting == {"cpu": 1, "gpu": 1}
     assert [held and held.job_id for held in taken] == [for_gpu, None, for_cpu, None]
+
+
+def test_a_look_finds_what_a_claim_would_take(db: Database) -> None:
+    submit(db, "a", T0 + MINUTE)
+    submit(db, "d", T0 + MINUTE)
+    submit(db, "b", T0 + MINUTE, queue="gpu")
+    queues: tuple[Queue | None, ...] = ("cpu", "gpu", None)
+
+    def look(at: datetime) -> list[bool]:
+        with db.glance() as session:
+            return [turns.any_due(session, now=at, queue=queue) for queue in queues]
+
+    early, later = look(T0), look(T0 + MINUTE)
+    assert claim(db, T0 + MINUTE, "cpu") is not None  # "d" waits for it: they share a data set
+    without_cpu = look(T0 + MINUTE)
+    assert claim(db, T0 + MINUTE) is not None
+    nothing = look(T0 + MINUTE)
+
+    assert early == [False, False, False]
+    assert later == [True, True, True]
+    assert without_cpu == [False, True, True]
+    assert nothing == [False, False, False]
 
 
 def test_only_jobs_that_could_be_begun_now_are_counted_as_due_one_a_data_set(db: Database) -> None:

@@ -149,9 +149,10 @@ def _requests(session: Session, world: World, asks: list[Ask]) -> list[tuple[Ask
 def _versions(session: Session, world: World) -> None:
     logged = Counter(json.loads(leaf).get("certificate") for leaf in session.scalars(select(LogLeaf.leaf)))
     certificates = {certificate.statement: certificate for certificate in session.scalars(select(Certificate))}
+    published, ended = session.scalars(select(Version).order_by(Version.number)).all(), session.scalars(select(Job)).all()
     for model in session.scalars(select(Model).where(Model.state == "ready")):
-        versions = session.scalars(select(Version).where(Version.model_id == model.id).order_by(Version.number)).all()
-        done = session.scalars(select(Job).where(Job.model_id == model.id, Job.version.is_not(None))).all()
+        versions = [version for version in published if version.model_id == model.id]
+        done = [job for job in ended if job.model_id == model.id and job.version is not None]
         assert [v.number for v in versions] == list(range(1, len(versions) + 1)), f"versions of {model.name} are not 1 to n"
         assert {j.id: j.version for j in done} == {v.job_id: v.number for v in versions}, f"jobs and versions of {model.name} differ"
         assert [v.state for v in versions] == ["withdrawn"] * (len(versions) - 1) + ["certified"], "the newest alone is certified"

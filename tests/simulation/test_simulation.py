@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 import workers.runner
-from service import erasure, jobs
+from service import erasure, jobs, presence
 from service.jobs import Claim, LostLease
 from service.tables import Job
 from tests.simulation import schedule
@@ -75,6 +75,20 @@ def test_without_faults_nothing_goes_wrong() -> None:
     results = [schedule.run(seed, faults=Faults()) for seed in range(5)]
 
     assert wrong(results) == {}
+
+
+def test_idle_workers_write_nothing_but_that_they_live() -> None:
+    here = schedule.stage()
+    here.set()
+    with schedule.simulated() as enter:
+        world = schedule._world(0, here)
+        enter(world)
+        for number in range(3):
+            world.baton.spawn(f"worker {number}", schedule._guarded(world, schedule._worker, number))
+        world.baton.run(until=lambda: world.baton.clock > presence.EVERY.total_seconds() - 1)
+
+    assert world.violation is None and world.baton.points > 3 * 3 * 2  # each looked three times at least
+    assert world.commits == 3
 
 
 # Planted bugs: a simulation that does not find them would prove nothing ------------------------------------------------
