@@ -43,7 +43,11 @@ def _known(session: Session, blobs: list[str], *, keep: bool = False) -> Iterato
 
 _KNOWN = select(Shred).where(Shred.blob.in_(bindparam("blobs", expanding=True)))
 _KNOWN_KEPT = _KNOWN.with_for_update()
-_LATE = select(Shred).where(Shred.done_at.is_(None), Shred.due_at <= bindparam("now")).order_by(Shred.due_at, Shred.blob)
+_LATE = (
+    select(Shred.blob, Shred.job_id, Shred.what)
+    .where(Shred.done_at.is_(None), Shred.due_at <= bindparam("now"))
+    .order_by(Shred.due_at, Shred.blob)
+)
 
 
 def carry_out(home: Home) -> int:
@@ -53,10 +57,10 @@ def carry_out(home: Home) -> int:
     """
     with home.erasing:
         with home.db.read() as session:
-            due = list(session.scalars(_LATE, {"now": moment(session)}))
+            due = session.connection().execute(_LATE, {"now": moment(session)}).all()
         if any(shred.what == pictures.FORGOTTEN for shred in due):
             with home.db.write() as session:
-                pictures.let_go(session, due)
+                pictures.let_go(session, [(shred.blob, shred.job_id) for shred in due if shred.what == pictures.FORGOTTEN])
         for shred in due:
             home.vault.shred(shred.blob)
         if due:

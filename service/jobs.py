@@ -165,7 +165,7 @@ def renew(session: Session, held: Claim, *, now: datetime, lease: timedelta, pha
     Raises:
         LostLease: the job is no longer this worker's; stop at once.
     """
-    before = session.execute(_PHASE, {"job_id": held.job_id}).scalar_one()
+    before = session.connection().execute(_PHASE, {"job_id": held.job_id}).scalar_one()
     _move(session, held, lease_until=now + lease, phase=phase, progress=progress)
     if phase != before:
         _record(session, held.job_id, now, "phase", {"phase": phase})
@@ -304,7 +304,7 @@ def sweep(session: Session, *, now: datetime, max_claims: int, restarted: bool =
 
 def any_lost(session: Session, *, now: datetime, restarted: bool) -> bool:
     """Whether `sweep` would find anything: asked first, because a look needs no write lock."""
-    return session.execute(_ANY_RUNNING if restarted else _ANY_LOST, {"now": now}).first() is not None
+    return session.connection().execute(_ANY_RUNNING if restarted else _ANY_LOST, {"now": now}).first() is not None
 
 
 def events_after(session: Session, job_id: str, last: int) -> list[Event]:
@@ -349,7 +349,7 @@ def _end_parts(session: Session, job_id: str, now: datetime) -> None:
 
 def _drop_checkpoint(session: Session, job_id: str, now: datetime, still: Iterable[str] = ()) -> None:
     """Let go of what a job kept to go on from, but for `still`: it may hold what was computed from user samples."""
-    kept = session.execute(_CHECKPOINT, {"job_id": job_id}).scalar_one()
+    kept = session.connection().execute(_CHECKPOINT, {"job_id": job_id}).scalar_one()
     if kept is None:
         return
     for blob in set(kept["blobs"].values()).difference(still):

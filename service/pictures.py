@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import jobs
-from service.tables import Job, Shred
+from service.tables import Job
 
 FORGOTTEN = "pictures of forgotten samples in evidence"
 """What a shred is called whose blob is still named by the evidence of its job."""
@@ -22,11 +22,15 @@ def blobs(evidence: Mapping[str, Any] | None) -> list[str]:
     return [file["blob"] for file in (evidence or {}).values() if file.get("picture")]
 
 
-def let_go(session: Session, due: Iterable[Shred]) -> None:
-    """Take pictures of forgotten samples that are about to be destroyed out of the evidence of their jobs."""
-    going = [shred for shred in due if shred.what == FORGOTTEN]
-    gone = {shred.blob for shred in going}
-    for job_id in sorted({shred.job_id for shred in going if shred.job_id}):
+def let_go(session: Session, going: Iterable[tuple[str, str | None]]) -> None:
+    """Take pictures of forgotten samples that are about to be destroyed out of the evidence of their jobs.
+
+    Args:
+        going: a blob and its job, each.
+    """
+    named = dict(going)
+    gone = set(named)
+    for job_id in sorted({job_id for job_id in named.values() if job_id}):
         evidence = session.get_one(Job, job_id).evidence or {}
         jobs.leave_evidence(session, job_id, {name: file for name, file in evidence.items() if file["blob"] not in gone})
 
