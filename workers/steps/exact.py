@@ -27,7 +27,7 @@ from workers.artifacts import (
     unpack_statistics,
     unpack_weights,
 )
-from workers.beside import measure_beside
+from workers.beside import AUDITS, measure_beside
 from workers.forgotten import Forgotten
 from workers.measure import accuracy_of
 from workers.parts import Split
@@ -85,7 +85,7 @@ def _exact(
         gone=gone,
         keep=frozenset(held["sample_id"].to_pylist()) - selection.gone,
     )
-    return outcome | {"evidence": measure_beside(names, done, report)}
+    return outcome | {"evidence": measure_beside(names, done, report, AUDITS)}
 
 
 def _zero(
