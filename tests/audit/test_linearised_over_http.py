@@ -15,6 +15,7 @@ from expunge.verify_audit import verify
 from tests.audit.test_over_http import packed, said_by
 from tests.digits import Digits, parquet
 from tests.live import Live
+from tests.service.test_forget_over_http import statement
 
 FORM: dict[str, Any] = {
     "architecture": {"name": "convnet", "hidden": [6, 6, 8, 8]},
@@ -50,6 +51,9 @@ def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live:
 
     assert report.ok, report.failed
     assert told["shadows"] == {"held": 32, "forgotten": 32, "unseen": 100} and "proved mu" in told["verdict"]
+    said = statement(live, model)["predicate"]
+    assert any("mu bounds what the released weights tell" in assumed for assumed in said["assumptions"])
+    assert "models fitted for an audit, with the forget set and without it" in [s["what"] for s in said["model"]["auxiliaryState"]]
     found = {f["metric"]: f for f in told["findings"]}
     held, own = found["AUC by shadows that have not forgotten"], found["AUC of telling forgotten from unseen"]
     assert float(held["reference"]) > float(held["null"]["limit"])  # before, they show
