@@ -30,8 +30,8 @@ WHY = {
     "zero": "All user rows go: user weights of zero are what refitting on no user row gives, bit for bit.",
 }
 
-AUDITS = {"exact": ("membership", "differencing", "decoder"), "cg": ("membership",), "sgd": ("membership",)}
-"""What can be measured beside the proof, by method."""
+AUDITS = {"exact": ("membership", "differencing", "decoder")} | dict.fromkeys(("cg", "sgd", "retrain"), ("membership",))
+"""What can be measured beside the proof, by method; by `retrain` of a model of fixed features without a removed attribute alone."""
 
 
 def month_later(start: datetime) -> datetime:
@@ -64,8 +64,9 @@ def choose_method(model: Addressee, body: ForgetBody) -> str:
             f"This request on this model allows: auto, {', '.join(name for name in allowed if name != 'auto')}.",
             errors=[at("/method", "not supported here")],
         )
-    if set(body.audits) - set(AUDITS.get(method, ())):
-        known = ", ".join(AUDITS.get(method, ())) or "none; audit the version afterwards"
+    possible = AUDITS.get(method, ()) if method != "retrain" or not (model.spec.get("linearize") or attributes.erased(model.spec)) else ()
+    if set(body.audits) - set(possible):
+        known = ", ".join(possible) or "none; audit the version afterwards"
         raise Problem(
             422,
             "audits_unsupported",

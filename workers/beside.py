@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from models.audit.utility import SMALLEST
 from models.progress import Progress
-from workers import released
+from workers import released, retrained
 from workers.artifacts import Shelf
 from workers.attacked import attacked
 from workers.auditing import phase
@@ -35,6 +35,8 @@ AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced
 """Of `exact`."""
 OF_RELEASES: dict[str, Callable[[released.Release, Progress], Shown]] = {"membership": released.attacked}
 """Of a linearised model's methods."""
+OF_RETRAINING: dict[str, Callable[[retrained.Retrained, Progress], Shown]] = {"membership": retrained.attacked}
+"""Of `retrain`, of a model of fixed features."""
 SHARES = {"membership": 3.0, "differencing": 0.5, "decoder": 3.0}
 
 

@@ -78,7 +78,7 @@ GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "
 GONE_SHADOWS = (("models fitted for an audit, with the forget set and without it", "in memory only, never stored; dropped with the job"),)
 """Beside the weights, what was made from user samples, and what became of it."""
 
-SHADOWED = "membership-distances.csv"
+SHADOWED = "membership-before-roc.csv"
 """The file of evidence that is there where models were fitted for an audit."""
 
 

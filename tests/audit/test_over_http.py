@@ -245,7 +245,7 @@ def test_an_attack_on_a_few_forgotten_samples_is_withheld(live: Live, data: Digi
 
     for audit in ("membership", "differencing"):
         assert set(live.client.get(f"/jobs/{job['id']}/evidence/{audit}.json").raise_for_status().json()) == {"withheld"}
-    assert live.forget("few", ids=data.of(role="user")[5:9], audits=["membership"], method="retrain").json()["code"] == "audits_unsupported"
+    assert live.forget("few", ids=data.of(role="user")[5:9], audits=["decoder"], method="retrain").json()["code"] == "audits_unsupported"
 
 
 def test_the_policy_of_audits_is_listed_with_the_digest_that_statements_name(live: Live) -> None:
