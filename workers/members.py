@@ -66,10 +66,10 @@ def _of_linearised(version: Audited, task: Mapping[str, Any], progress: Progress
     try:
         one = released.prepared(released.releasing(plan, model), aimed, stay, core_rows, test, name=ATTACKED)
         played = released.played(one, lambda part, done: progress(part, 0.8 * done), groups=count.get("shadow_groups"), canaries=canaries)
-    except released.NotEstimable as why:
+        beside, more = released.beside(one, {AS_IT_IS: model.weights}, lambda done: progress("", 0.8 + 0.2 * done))
+    except (released.NotEstimable, noisy_shadows.FellShort) as why:
         raise Failure("audit_unsupported", str(why)) from why
     found = _told(noisy_shadows.scores(model.core, one.aimed, model.weights), played.held, played.planted, played.canaries)
-    beside, more = released.beside(one, {AS_IT_IS: model.weights}, lambda done: progress("", 0.8 + 0.2 * done))
     return Found(found.measured + beside, found.files | more)
 
 

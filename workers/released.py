@@ -99,15 +99,12 @@ def played(one: Attacked, progress: Progress, *, groups: int | None = None, cana
         groups: with the targets, and as many without; None takes the policy's numbers.
 
     Raises:
-        NotEstimable: a shadow's solver gave up.
+        FellShort: a shadow's solver gave up.
     """
     rules = POLICY["audits"]["membership"]["linearised"]
     planted = mislabelled(one.how.core, one.world.kept, seed=SEED, count=canaries)
     seen, unseen = (groups, groups) if groups is not None else (rules["seen"], rules["unseen"])
-    try:
-        return shadows(one.how, one.world, one.aimed, planted, seed=SEED, seen=seen, unseen=unseen, progress=progress)
-    except FellShort as short:
-        raise NotEstimable(f"Not estimable: {short}, so it could not be released as the version was.") from short
+    return shadows(one.how, one.world, one.aimed, planted, seed=SEED, seen=seen, unseen=unseen, progress=progress)
 
 
 def beside(one: Attacked, versions: Mapping[str, Tensor], tell: Callable[[float], None]) -> tuple[list[Measured], dict[str, bytes]]:
@@ -115,6 +112,9 @@ def beside(one: Attacked, versions: Mapping[str, Tensor], tell: Callable[[float]
 
     Args:
         versions: weights `[p]` by name; the first was fitted on the attacked rows.
+
+    Raises:
+        FellShort: a refit's solver gave up.
     """
     how, kept, generator = one.how, one.world.kept, np.random.default_rng(SEED)
     sums = one.world.sums()
@@ -181,7 +181,8 @@ def attacked(removal: Release, progress: Progress) -> Shown:
     try:
         one = prepared(how, aimed, stay, core_rows, test, name="forgotten")
         shown = played(one, lambda part, done: progress(part, 0.8 * done), canaries=rules["canaries"])
-    except NotEstimable as why:
+        more, files = beside(one, {"before": model.weights, "after": removal.after}, lambda done: progress("", 0.8 + 0.2 * done))
+    except (NotEstimable, FellShort) as why:
         return Shown(told("membership", {"withheld": str(why)}))
     assert shown.forgotten is not None
     before, after = (scores(model.core, one.aimed, weights) for weights in (model.weights, removal.after))
@@ -189,8 +190,6 @@ def attacked(removal: Release, progress: Progress) -> Shown:
     then_by, now_by = (membership.attack(score, shown.forgotten, seed=SEED) for score in (before, after))
     planted = membership.attack(shown.planted, shown.canaries, seed=SEED)
     answer = membership.verdict(now_by, planted, held=now)
-    versions = {"before": model.weights, "after": removal.after}
-    more, files = beside(one, versions, lambda done: progress("", 0.8 + 0.2 * done))
     said = [document(each) for each in (*findings.of_membership(now_by, answer, before=then_by, held=(now, then)), *more)]
     curves = audit_figures.curve(before, shown.held), audit_figures.curve(shown.planted, shown.canaries)
     files |= {

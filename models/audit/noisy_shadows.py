@@ -205,5 +205,5 @@ def _autodiff(core: WholeCore, world: World, chosen: Tensor) -> Quadratic:
 
 def _arrived(found: Descent) -> Descent:
     if not found.reached:
-        raise FellShort(f"a shadow's solver stopped after {found.passes} passes")
+        raise FellShort(f"Not estimable: a shadow's solver stopped after {found.passes} passes, so it could be no version's release.")
     return found

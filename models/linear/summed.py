@@ -16,7 +16,7 @@ LARGEST_J = 1 << 27
 """Values of rows' derivatives that are held at once: 1 GiB."""
 
 LARGEST_H = 1 << 26
-"""Values of a matrix over parameters, of which two are held: 512 MiB each."""
+"""Values of a matrix over parameters, of which shadows hold three, and a fourth for a moment: 512 MiB each."""
 
 _BLOCK = 1 << 22  # values of J computed at once: 32 MiB
 
