@@ -22,7 +22,14 @@ POLICY: dict[str, Any] = {
     "audits": {
         "utility": {"fewestRows": 20},
         "distance": {"fewestRows": 20},
-        "membership": {"shadowGroups": 128, "targets": 100, "canaries": 50, "level": "0.01", "leastCaught": "0.5"},
+        "membership": {
+            "shadowGroups": 128,
+            "linearised": {"seen": 32, "unseen": 100},
+            "targets": 100,
+            "canaries": 50,
+            "level": "0.01",
+            "leastCaught": "0.5",
+        },
         "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5},
         "decoder": {"steps": 600, "pictures": 5, "planted": 1, "resamples": 1000},
     },
@@ -38,7 +45,8 @@ class Counts(AuditIn):
     """How much is sampled; the policy's own counts where absent. Fewer is quicker and sees less."""
 
     shadow_groups: Annotated[StrictInt, Field(ge=32, le=1024)] | None = None
-    """Two shadow models each. `membership`."""
+    """Two shadow models each, one with the targets and one without. Of a linearised model 32 with and 100 without, unless this is given.
+    `membership`."""
     targets: Annotated[StrictInt, Field(ge=20, le=10_000)] | None = None
     """User samples whose trace is looked for. `membership`."""
     decoder_steps: Annotated[StrictInt, Field(ge=20, le=100_000)] | None = None
@@ -110,9 +118,6 @@ def _model_allows(session: Session, model: Model, body: AuditBody) -> None:
     summary = dataset.summary or {}
     if not summary.get("roles", {}).get("audit", {}).get("rows"):
         raise _no("audit_rows", "The data set has no rows of role audit: nothing can be measured. Upload some.", "/audits")
-    if "membership" in body.audits and model.spec.get("linearize"):
-        detail = "Membership is audited by refitting hundreds of times, which only models without `linearize` can do in a minute."
-        raise _no("audit_unsupported", detail, "/audits")
     shape = summary.get("shape", [])
     if "decoder" in body.audits:
         redrawn(shape)

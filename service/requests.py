@@ -30,6 +30,9 @@ WHY = {
     "zero": "All user rows go: user weights of zero are what refitting on no user row gives, bit for bit.",
 }
 
+AUDITS = {"exact": ("membership", "differencing", "decoder")} | dict.fromkeys(("cg", "sgd", "retrain"), ("membership",))
+"""What can be measured beside the proof, by method; by `retrain` of a model of fixed features without a removed attribute alone."""
+
 
 def month_later(start: datetime) -> datetime:
     """One calendar month on; the last day of a shorter month (GDPR Art. 12(3); Regulation 1182/71 Art. 3)."""
@@ -61,11 +64,13 @@ def choose_method(model: Addressee, body: ForgetBody) -> str:
             f"This request on this model allows: auto, {', '.join(name for name in allowed if name != 'auto')}.",
             errors=[at("/method", "not supported here")],
         )
-    if body.audits and method != "exact":
+    possible = AUDITS.get(method, ()) if method != "retrain" or not (model.spec.get("linearize") or attributes.erased(model.spec)) else ()
+    if set(body.audits) - set(possible):
+        known = ", ".join(possible) or "none; audit the version afterwards"
         raise Problem(
             422,
             "audits_unsupported",
-            f"With method {method} there is no audit of a request; audit the version afterwards.",
+            f"With method {method} a request can have these audits: {known}.",
             errors=[at("/audits", "not supported here")],
         )
     if isinstance(body.options, OptionsIn) and method not in ("cg", "sgd"):

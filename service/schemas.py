@@ -119,9 +119,10 @@ class ForgetBody(In):
     options: OptionsIn | EraseOptions | None = None
     """One schema a method."""
     audits: Annotated[list[RequestAudit], Field(max_length=3)] = []
-    """Of samples, by `exact`: what to measure beside the proof, shown in the job's evidence. `membership` takes about a minute,
-    `differencing` (what whoever holds both versions can tell) seconds, `decoder` (images redrawn from what is served) half a minute or
-    more; its pictures of forgotten samples are destroyed with the version before."""
+    """Of samples: what to measure beside the proof, shown in the job's evidence. `membership`, by `exact`, `cg` and `sgd`, takes about a
+    minute; of a linearised model that is too large it says so instead. By `exact` alone: `differencing` (what whoever holds both versions
+    can tell) takes seconds, `decoder` (images redrawn from what is served) half a minute or more; its pictures of forgotten samples are
+    destroyed with the version before."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 

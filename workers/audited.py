@@ -64,7 +64,7 @@ class Audited:
     """None of a linearised model."""
 
     def sums(self) -> Sums:
-        """Load what refitting needs; all integer rows of user samples are read."""
+        """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""
         assert self.core is not None
         vault = self.shelf.vault
         blocks = [unpack_rows(vault.read(blob)) for _, blob in self.plan["blocks"]]

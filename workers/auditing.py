@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.audit import distance as distances
-from models.audit import findings, interval, membership, shadows
+from models.audit import findings, interval
 from models.audit.calibration import calibration_error
 from models.audit.findings import SERVED
 from models.audit.permuted import permuted
@@ -30,7 +30,6 @@ from workers import audit_figures
 from workers.attributed import material, tables
 from workers.audited import Audited
 from workers.bounds import interval_of
-from workers.compared import Sides, compared
 from workers.failure import Failure
 from workers.judging import SEED, bottleneck
 
@@ -99,53 +98,6 @@ def _halves(version: Audited) -> distances.Outputs | None:
         read = encode(held.core, rows.inputs, rows.labels)
         answers.append(logits_of_rows(held.core, weights, read, rows.labels))
     return distances.outputs(*answers)
-
-
-def measure_membership(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """Attack a random group of user samples that this version was fitted on; refits without them are the null, canaries the power.
-
-    Nothing was forgotten here, so the attack has no threshold: it says what there is for forgetting to remove.
-    """
-    held, count = version.sums(), task["counts"]
-    rules = POLICY["audits"]["membership"]
-    rows, labels = held.users.rows, held.users.labels
-    targets = min(count.get("targets", rules["targets"]), len(labels) // 4)
-    if targets < 2:
-        raise Failure("audit_rows", "The model holds too few user samples for a membership attack: at least 8 are needed.")
-    order = torch.from_numpy(np.random.default_rng(SEED).permutation(len(labels)))
-    chosen, others = order[:targets], order[targets:]
-    aimed = shadows.Targets(Rows(rows.features[chosen], rows.targets[chosen]), labels[chosen])
-    kept = Rows(rows.features[others], rows.targets[others])
-    canaries = shadows.mislabelled(held.core, kept, labels[others], seed=SEED, count=min(rules["canaries"], targets))
-    played = shadows.shadows(held.core, subtract(held.statistics, aimed.rows), kept, aimed, canaries, seed=SEED,
-                             groups=count.get("shadow_groups", rules["shadowGroups"]),
-                             progress=lambda part, done: progress(part, 0.8 * done))  # fmt: skip
-    found = membership.attack(aimed.scores(held.core, held.weights), played.targets, seed=SEED)
-    planted_found = membership.attack(played.planted, played.canaries, seed=SEED)
-    answer = membership.verdict(found, planted_found)
-    stated = [_reported(one, answer) for one in findings.of_membership(found, answer)]
-    scores = aimed.scores(held.core, held.weights)
-    curves = audit_figures.curve(scores, played.targets), audit_figures.curve(played.planted, played.canaries)
-    versions, mask = {"as it is": held.weights}, np.isin(np.arange(len(labels)), chosen.numpy())
-    attacked, stay = held.users.pick(mask), held.users.pick(~mask)
-    sides = Sides(core=held.core, versions=versions, aimed=attacked, stay=stay, test=held.test, base=held.base)
-    beside, more = compared(sides, "attacked", lambda done: progress("", 0.8 + 0.2 * done))
-    files = {
-        "membership-roc.svg": audit_figures.roc(found, planted_found, curves),
-        "membership-roc.csv": audit_figures.roc_csv(found, planted_found),
-    }
-    return Found(stated + beside, files | more)
-
-
-def _reported(one: Measured, answer: membership.Verdict) -> Measured:
-    """Without forgetting there is nothing to pass."""
-    if answer.void:
-        note = f"The audit is void, nothing can be concluded: {answer.because}."
-    else:
-        caught = f"{answer.power.caught} of {answer.power.planted} planted canaries were seen"
-        note = f"This version was fitted on the samples attacked: what shows is what forgetting would have to remove. {caught}."
-    return Measured(audit=one.audit, access=one.access, metric=one.metric, value=one.value, ci95=one.ci95, n=one.n, power=answer.power,
-                    null=one.null, void=answer.void, note=note)  # fmt: skip
 
 
 def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:

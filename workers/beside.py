@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
-from typing import Any
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Protocol, TypeVar
 
 from models.audit.utility import SMALLEST
+from models.progress import Progress
+from workers import released, retrained
+from workers.artifacts import Shelf
 from workers.attacked import attacked
 from workers.auditing import phase
 from workers.decoded import decoded
 from workers.differenced import differenced
-from workers.forgotten import FEWEST_KEPT, Beside, Forgotten, Shown, told
+from workers.forgotten import FEWEST_KEPT, Beside, Shown, told
 from workers.report import Report
 
+
+class Removal(Protocol):
+    """A removal that is done and not yet published."""
+
+    @property
+    def shelf(self) -> Shelf:
+        """Where evidence is written."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many user rows went, and how many stay."""
+
+
+R = TypeVar("R", bound=Removal)
+
 AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced, "decoder": decoded}
+"""Of `exact`."""
+OF_RELEASES: dict[str, Callable[[released.Release, Progress], Shown]] = {"membership": released.attacked}
+"""Of a linearised model's methods."""
+OF_RETRAINING: dict[str, Callable[[retrained.Retrained, Progress], Shown]] = {"membership": retrained.attacked}
+"""Of `retrain`, of a model of fixed features."""
 SHARES = {"membership": 3.0, "differencing": 0.5, "decoder": 3.0}
 
 
@@ -22,24 +45,24 @@ def shares(names: Set[str]) -> dict[str, float]:
     return {phase(name): SHARES[name] for name in AUDITS if name in names}
 
 
-def measure_beside(names: Set[str], removal: Forgotten, report: Report) -> dict[str, Any]:
+def measure_beside(names: Set[str], removal: R, report: Report, audits: Mapping[str, Callable[[R, Progress], Shown]]) -> dict[str, Any]:
     """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}, and `picture` where it shows samples.
 
     Of fewer than 20 forgotten samples nothing is told: it would be about single people.
     """
     evidence: dict[str, Any] = {}
-    for name in (name for name in AUDITS if name in names):
+    for name in (name for name in audits if name in names):
         report.phase(phase(name))
-        why = _withheld(removal)
-        found = Shown(told(name, {"withheld": why})) if why else AUDITS[name](removal, lambda _, done: report.progress("", done))
+        why = _withheld(*removal.counts)
+        found = Shown(told(name, {"withheld": why})) if why else audits[name](removal, lambda _, done: report.progress("", done))
         evidence |= {file: removal.shelf.put_file(data) for file, data in found.files.items()}
         evidence |= {file: removal.shelf.put_file(data) | {"picture": True} for file, data in found.pictures.items()}
     return evidence
 
 
-def _withheld(removal: Forgotten) -> str | None:
-    if len(removal.gone.ids) < SMALLEST:
+def _withheld(gone: int, stay: int) -> str | None:
+    if gone < SMALLEST:
         return f"Fewer than {SMALLEST} samples were forgotten: an attack on so few is about single people."
-    if len(removal.stay.ids) < FEWEST_KEPT:
+    if stay < FEWEST_KEPT:
         return "Too few samples are left to refit without some of them."
     return None

@@ -39,6 +39,11 @@ COMPOSITION = (
     "were already gone, and from samples that remain. That is post-processing: it adds nothing to the mu that those statements name."
 )
 
+MEASURED = (
+    "Evidence: what an audit measured of the forgotten samples is computed from them. mu bounds what the released weights tell, and not "
+    "what the evidence tells beside them: it is for the auditor."
+)
+
 
 GONE = (
     ("user weights of the parent", "withdrawn at once, sealed, key destroyed when the rollback window ends"),
@@ -70,7 +75,11 @@ GONE_SHARED = (
     ),
 )
 GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "sealed, key destroyed when the rollback window ends"),)
+GONE_SHADOWS = (("models fitted for an audit, with the forget set and without it", "in memory only, never stored; dropped with the job"),)
 """Beside the weights, what was made from user samples, and what became of it."""
+
+SHADOWED = "membership-before-roc.csv"
+"""The file of evidence that is there where models were fitted for an audit."""
 
 
 def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str, Any], hardware: Mapping[str, Any]) -> Signed:
@@ -106,7 +115,7 @@ def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str
         findings=findings_of(removed),
         attributes=attributes_of(removed),
         limitations=facts.LIMITATIONS + (facts.ATTRIBUTE_LIMITATIONS if removed else ()),
-        assumptions=(COMPOSITION,) if still_in_force and outcome["method"] in NOISY else (),
+        assumptions=_assumptions(outcome, still_in_force),
         still_in_force=still_in_force,
         evidence={name: file["sha256"] for name, file in (outcome.get("evidence") or {}).items()},
     )
@@ -180,6 +189,12 @@ def _store(home: Home, held: Claim, name: str, data: bytes) -> dict[str, Any]:
     return {"blob": sealed.blob_id, "sha256": sealed.sha256, "size": sealed.size}
 
 
+def _assumptions(outcome: Mapping[str, Any], still_in_force: tuple[str, ...]) -> tuple[str, ...]:
+    if outcome["method"] not in NOISY:
+        return ()
+    return ((COMPOSITION,) if still_in_force else ()) + ((MEASURED,) if outcome.get("evidence") else ())
+
+
 def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     form = {k: v for k, v in spec["architecture"].items() if v is not None}
     return form | {"input_shape": said["input_shape"], "classes": len(said["classes"])}
@@ -191,6 +206,7 @@ def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str
     goes: tuple[tuple[str, str], ...] = GONE_ERASING if erasing else GONE
     if outcome["spec"].get("linearize"):
         goes = GONE_LINEARISED + (GONE_SHARED if outcome.get("solver", {}).get("shared") else GONE_ALONE)
+    goes += GONE_SHADOWS if SHADOWED in (outcome.get("evidence") or {}) else ()
     goes += GONE_PICTURES if pictures.blobs(outcome.get("evidence")) else ()
     return facts.Model(
         name=model.name,

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.audit.distance import MOST_STEPS, outputs, relearn, squared_loss
+from models.audit.distance import MOST_STEPS, Loss, outputs, relearn, squared_loss
 from models.audit.findings import MEMBERSHIP, Null, mean_and_largest, shown
 from models.audit.utility import SMALLEST, accuracy, wilson
 from models.forget.refit import refit, weights_of
 from models.guarantee import Measured
 from models.linear.core import Core, logits_of_rows
-from models.linear.statistics import Rows, Statistics, subtract
+from models.linear.statistics import Statistics, subtract
 from workers import audit_figures
 from workers.artifacts import NamedRows
 from workers.judging import SEED
@@ -88,10 +88,20 @@ def compared(sides: Sides, name: str, tell: Callable[[float], None]) -> tuple[li
     readings: list[Reading] = []
     for group, rows in groups.items():
         chosen = _some(rows, generator.permutation(len(rows.ids))[:MOST_COMPARED])
-        readings += _of_group(core, group, chosen, versions, others)
+
+        def answers(weights: Tensor, chosen: NamedRows = chosen) -> Tensor:
+            return logits_of_rows(core, weights, chosen.rows, chosen.labels)
+
+        readings += of_group(group, chosen.labels, answers, versions, others)
     learnt = _some(sides.aimed, generator.permutation(len(sides.aimed.ids))[:MOST_LEARNT])
-    readings += _relearnt(core, name, learnt.rows, versions, others)
+    if len(learnt.ids) >= SMALLEST:
+        readings += relearnt(name, *squared_loss(core, learnt.rows), len(learnt.ids), versions, others)
     tell(1.0)
+    return stated(readings)
+
+
+def stated(readings: Sequence[Reading]) -> tuple[list[Measured], dict[str, bytes]]:
+    """Say what was read, as measured values and as files."""
     drawn = audit_figures.errors([(one.group, one.version, one.value, one.ci95) for one in readings if one.metric == ERROR])
     return [_stated(one) for one in readings], {"membership-errors.svg": drawn, "membership-distances.csv": _csv(readings)}
 
@@ -102,18 +112,25 @@ def _some(rows: NamedRows, places: NDArray[np.int64]) -> NamedRows:
     return rows.pick(mask)
 
 
-def _of_group(core: Core, group: str, rows: NamedRows, versions: Mapping[str, Tensor], others: Sequence[Tensor]) -> list[Reading]:
-    def answers(weights: Tensor) -> Tensor:
-        return logits_of_rows(core, weights, rows.rows, rows.labels)
+def of_group(
+    group: str, labels: Tensor, answers: Callable[[Tensor], Tensor], versions: Mapping[str, Tensor], others: Sequence[Tensor]
+) -> list[Reading]:
+    """Compare versions on one group of rows.
 
+    Args:
+        labels: `[n]` int64.
+        answers: from a version's weights to its logits `[n, C]`.
+        versions: weights by name, `retrained` among them.
+        others: weights of refits without other rows, for the null.
+    """
     anew, varied = answers(versions["retrained"]), [answers(weights) for weights in others]
     apart = [one for one in (outputs(logits, anew) for logits in varied) if one is not None]
-    errors = [1 - cell.value for cell in (accuracy(logits, rows.labels) for logits in varied) if cell is not None]
+    errors = [1 - cell.value for cell in (accuracy(logits, labels) for logits in varied) if cell is not None]
     null = {L1: mean_and_largest([one.l1 for one in apart]), KL: mean_and_largest([one.kl for one in apart])}
     found: list[Reading] = []
     for version, weights in versions.items():
         logits = answers(weights)
-        cell, distance = accuracy(logits, rows.labels), outputs(logits, anew)
+        cell, distance = accuracy(logits, labels), outputs(logits, anew)
         if cell is not None:
             wrong = cell.n - cell.correct
             found.append(Reading(group, version, ERROR, wrong / cell.n, wilson(wrong, cell.n), mean_and_largest(errors), cell.n))
@@ -123,11 +140,13 @@ def _of_group(core: Core, group: str, rows: NamedRows, versions: Mapping[str, Te
     return found
 
 
-def _relearnt(core: Core, group: str, rows: Rows, versions: Mapping[str, Tensor], others: Sequence[Tensor]) -> list[Reading]:
-    """Steps of training on the attacked rows until their loss is what it is in the version that was fitted on them."""
-    if len(rows) < SMALLEST:
-        return []
-    loss, rate = squared_loss(core, rows)
+def relearnt(group: str, loss: Loss, rate: float, n: int, versions: Mapping[str, Tensor], others: Sequence[Tensor]) -> list[Reading]:
+    """Steps of training on the attacked rows until their loss is what it is in the version that was fitted on them.
+
+    Args:
+        n: rows that are learnt again.
+        versions: the first was fitted on the rows.
+    """
     first, *rest = versions
     goal, _ = loss(versions[first])
     again = [relearn(weights, loss, goal, rate=rate) for weights in others]
@@ -135,7 +154,7 @@ def _relearnt(core: Core, group: str, rows: Rows, versions: Mapping[str, Tensor]
     found: list[Reading] = []
     for version in rest:
         steps = relearn(versions[version], loss, goal, rate=rate)
-        found.append(Reading(group, version, STEPS, None if steps is None else float(steps), None, null, len(rows)))
+        found.append(Reading(group, version, STEPS, None if steps is None else float(steps), None, null, n))
     return found
 
 

@@ -8,7 +8,7 @@ rows. The planted leak is a thumbnail of the image: who is told it must be seen 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from models.audit import decoder
 from models.audit.decoder import Decoder, Gain, Scored
 from models.audit.findings import SERVED
 from models.data import Samples
-from models.guarantee import Measured, Power
+from models.guarantee import Measured
 from models.linear.core import encode, logits_of_rows
 from models.progress import Progress
 from service.auditing import POLICY
@@ -28,15 +28,10 @@ from workers.artifacts import among, rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
 from workers.auditing import document
+from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
-from workers.strips import NOT_A_BOUND, decoding, strip, thumbnail
-
-MOST_JUDGED = 200
-"""Forgotten images that are foretold: of more, a random choice."""
-
-REFITS = 4
-"""Refits without other rows that the null is taken from."""
+from workers.strips import decoding, strip, thumbnail
 
 VERSIONS = ("before", "after")
 """Whose answers a decoder is trained on."""
@@ -63,8 +58,9 @@ def decoded(removal: Forgotten, progress: Progress) -> Shown:
 
         fitted[name] = decoder.fit(learn.inputs, known[0] if known else None, how, device=device, progress=part)
     scores = {name: decoder.nll(fitted[name], judge.inputs, known[1] if known else None) for name, known in list(knows.items())[:2]}
-    scores |= {name: _mean([decoder.nll(fitted[one], judge.inputs, known[1]) for one in VERSIONS]) for name, known in served.items()}
-    gains = {name: decoder.gain(scores["after"], scores[name]) for name in served if name != "after"}
+    told_of = {name: known[1] for name, known in served.items()}
+    told_scores, gains = beyond([fitted[one] for one in VERSIONS], told_of, judge.inputs, than="after")
+    scores |= told_scores
     planted = decoder.gain(scores["nothing"], scores["thumbnail"])
     shown = [document(one) for one in _stated(scores, gains, planted)]
     few = slice(0, rules["pictures"])
@@ -98,33 +94,15 @@ def _served(removal: Forgotten, learn: Samples, judge: Samples) -> dict[str, tup
     return found
 
 
-def _mean(scores: Sequence[Scored]) -> Scored:
-    return Scored(torch.stack([score.nats for score in scores]).mean(dim=0), scores[0].dimensions)
-
-
 def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Gain) -> list[Measured]:
-    found, null = gains["before"], [gain for name, gain in gains.items() if name != "before"]
-    limit = max(abs(bound) for gain in null for bound in gain.ci95)  # which of two refits comes out ahead is chance
-    caught = planted.ci95[0] > limit
-    power, n = Power(planted=1, caught=int(caught)), found.n
-    seen = f"a planted thumbnail of the image saves {planted.value:.3g}" if caught else "not even a planted thumbnail of the image was seen"
-    saved = Measured(
-        audit="decoder",
-        access=SERVED,
-        metric="what the version before tells of a forgotten image beyond the version after, nats a dimension",
-        value=found.value,
-        ci95=found.ci95,
-        n=n,
-        null=(sum(gain.value for gain in null) / len(null), limit),
-        power=power,
-        void=not caught,
-        note=f"{NOT_A_BOUND} The null is {len(null)} refits without as many others, and the farthest end of their intervals; {seen}.",
-    )
+    null = [gain for name, gain in gains.items() if name != "before"]
+    what = "what the version before tells of a forgotten image beyond the version after, nats a dimension"
+    told, n = saved(gains["before"], null, planted, what), gains["before"].n
     bits = []
     for name, note in (("before", NOT_A_BOUND), ("after", f"{NOT_A_BOUND} {SAME}")):
         metric = f"bits a dimension of a forgotten image, told by the version {name}"
         bits.append(Measured(audit="decoder", access=SERVED, metric=metric, value=scores[name].bits, ci95=None, n=n, note=note))
-    return [saved, *bits]
+    return [told, *bits]
 
 
 def _csv(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> bytes:

@@ -45,6 +45,11 @@ class Forgotten:
         blocks = [unpack_rows(self.shelf.vault.read(blob)) for _, blob in self.plan["blocks"]]
         return concat_rows([rows.pick([i not in names for i in rows.ids]) for rows in blocks])
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many user rows went, and how many stay."""
+        return len(self.gone.ids), len(self.stay.ids)
+
     @cached_property
     def test(self) -> NamedRows | None:
         """The audit rows' final half, as far as the model still holds them."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -15,12 +17,20 @@ from torch.nn import functional
 from models.audit import decoder
 from models.audit.decoder import Decoder, Decoding, Gain, Scored
 from models.audit.findings import SERVED
+from models.audit.utility import SMALLEST
+from models.data import Samples
+from models.forget.refit import weights_of
 from models.guarantee import Measured, Power
+from models.linear.core import encode, logits_of_rows
+from models.linear.statistics import Rows, Statistics, subtract
 from models.progress import Progress
 from service.auditing import POLICY
+from workers.artifacts import rows_with_role, samples_of
+from workers.attributed import tables
 from workers.audit_figures import table
 from workers.audited import Audited
 from workers.auditing import Found
+from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
 from workers.failure import Failure
 from workers.judging import SEED
 
@@ -34,14 +44,30 @@ THUMBNAIL = 4
 SMALL_RATE = 4e-3
 """Of images up to 12 pixels wide: told a thumbnail, decoders of 200 digits save .16 nats a dimension by this rate, .02 by the default."""
 
-NOT_A_BOUND = "An estimate, and no bound: high means that the image shows; low proves nothing."
+WITHOUT = "without"
+"""The version that is refitted without a group of user samples."""
+
+BEYOND = "what the version tells of an image that it was fitted on, beyond a refit without it, nats a dimension"
+
+
+@dataclass(frozen=True)
+class Members:
+    """User samples that a version was fitted on, and what it and refits serve."""
+
+    images: Tensor
+    """`[n, C, H, W]` theirs. Told in numbers, never drawn."""
+    learn: Tensor
+    """What the refit without them serves for the images that decoders learn from."""
+    served: Mapping[str, Tensor]
+    """What each version serves for `images`."""
 
 
 def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     """Train decoders on the audit rows' validation half, and foretell the images of their final half.
 
     Four of them with one budget: told nothing; told what is served; told what is served for another image (the null: any gain is the
-    decoder's own); told a thumbnail of the image (the planted leak, which must be seen).
+    decoder's own); told a thumbnail of the image (the planted leak, which must be seen). Of a model of fixed features a fifth is told what
+    a refit without some user samples serves: it and the second foretell their images from what either version serves.
     """
     count, rules = task["counts"], POLICY["audits"]["decoder"]
     train, test = version.chooses, version.decides
@@ -57,6 +83,9 @@ def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progres
         "shuffled": (learn[torch.randperm(len(learn), generator=mixed)], judge[torch.randperm(len(judge), generator=mixed)]),
         "thumbnail": (thumbnail(train.inputs), thumbnail(test.inputs)),
     }
+    members = _members(version, train) if version.core is not None and version.plan["blocks"] else None
+    if members is not None:
+        told[WITHOUT] = members.learn, members.learn[:0]
     scores: dict[str, Scored] = {}
     fitted: dict[str, Decoder] = {}
     for place, (name, known) in enumerate(told.items()):
@@ -64,11 +93,47 @@ def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progres
             progress("decoder", (place + done) / (len(told) + 1))
 
         fitted[name] = decoder.fit(train.inputs, known[0] if known else None, how, device=device, progress=part)
-        scores[name] = decoder.nll(fitted[name], test.inputs, known[1] if known else None)
+        if name != WITHOUT:
+            scores[name] = decoder.nll(fitted[name], test.inputs, known[1] if known else None)
     gains = {name: decoder.gain(scores["nothing"], score) for name, score in scores.items() if name != "nothing"}
     pictures = min(count.get("pictures", rules["pictures"]), len(test))
     drawn = {"decoder-strip.png": strip(fitted["served"], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
-    return Found(_stated(scores, gains), {"decoder.csv": _csv(scores, gains)}, drawn)
+    found = Found(_stated(scores, gains), {"decoder.csv": _csv(scores, gains)}, drawn)
+    if members is not None:
+        found.measured.append(_beyond(members, fitted))
+    return found
+
+
+def _members(version: Audited, train: Samples) -> Members | None:
+    """A random group of user samples, at most a quarter of them; None where they are fewer than 20."""
+    held, plan, generator = version.sums(), version.plan, np.random.default_rng(SEED)
+    order = generator.permutation(len(held.users.ids))
+    group = order[: min(MOST_JUDGED, len(order) // 4)]
+    if len(group) < SMALLEST:
+        return None
+
+    def less(sums: Statistics, places: NDArray[np.int64]) -> Statistics:
+        rows, chosen = held.users.rows, torch.from_numpy(places)
+        return subtract(sums, Rows(rows.features[chosen], rows.targets[chosen]))
+
+    bare = less(held.statistics, group)
+    versions = {"served": held.weights, WITHOUT: weights_of(held.core, bare)}
+    for number in range(REFITS):
+        others = generator.choice(order[len(group) :], size=len(group), replace=False)
+        versions[f"other {number + 1}"] = weights_of(held.core, less(bare, others))
+    names = {held.users.ids[place] for place in group}
+    blocks = [block for _, block in tables(plan, version.shelf, names)]
+    judge = samples_of(rows_with_role(blocks, "user"), tuple(plan["dataset"]["shape"]), version.classes)
+    own, other = (encode(held.core, each.inputs, each.labels) for each in (train, judge))
+    served = {name: logits_of_rows(held.core, weights, other, judge.labels).float() for name, weights in versions.items()}
+    return Members(judge.inputs, logits_of_rows(held.core, versions[WITHOUT], own, train.labels).float(), served)
+
+
+def _beyond(members: Members, fitted: Mapping[str, Decoder]) -> Measured:
+    images = members.images
+    _, gains = beyond([fitted["served"], fitted[WITHOUT]], members.served, images, than=WITHOUT)
+    planted = decoder.gain(decoder.nll(fitted["nothing"], images, None), decoder.nll(fitted["thumbnail"], images, thumbnail(images)))
+    return saved(gains["served"], [gain for name, gain in gains.items() if name != "served"], planted, BEYOND)
 
 
 def decoding(images: Tensor, steps: int) -> Decoding:

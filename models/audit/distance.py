@@ -70,13 +70,22 @@ def relearn(start: Tensor, loss: Loss, goal: float, *, rate: float, most: int = 
 def squared_loss(core: Core, rows: Rows) -> tuple[Loss, float]:
     """Return the forgotten rows' mean squared error in the user weights of `exact`, and a rate for `relearn`.
 
-    The rate is a hundredth of the largest at which the loss never rises: at that one, the whole way back is a step or two.
-
     Args:
         rows: the forgotten rows as integers.
     """
-    features, wanted = core.feature_scale * rows.features.double(), core.target_scale * rows.targets.double()
-    n = len(rows)
+    return linear_loss(core.feature_scale * rows.features.double(), core.target_scale * rows.targets.double(), n=len(rows))
+
+
+def linear_loss(features: Tensor, wanted: Tensor, *, n: int) -> tuple[Loss, float]:
+    """Return |X w - wanted|^2 / 2n, and a rate for `relearn`.
+
+    The rate is a hundredth of the largest at which the loss never rises: at that one, the whole way back is a step or two.
+
+    Args:
+        features: X `[N, d]` float64.
+        wanted: `[N, ...]` float64.
+        n: samples that these rows are of.
+    """
 
     def loss(at: Tensor) -> tuple[float, Tensor]:
         residual = features @ at - wanted

@@ -114,32 +114,50 @@ def of_own_head(own: OwnHead, n: int) -> list[Measured]:
     ]
 
 
-def of_membership(found: Attack, answer: Verdict, *, before: Attack | None = None, access: str = "outputs") -> list[Measured]:
-    """State how far the attack on the forgotten samples got, beside retrained models and the version before."""
-    shared = {"audit": MEMBERSHIP, "access": access, "n": found.targets, "power": answer.power, "void": answer.void}
-    told = Measured(
-        **shared,  # type: ignore[arg-type]
-        metric="AUC of telling forgotten from unseen",
-        value=found.auc,
-        ci95=found.auc_ci95,
-        threshold=found.auc_limit,
-        passed=found.auc <= found.auc_limit and not answer.void,
-        null=(found.auc_null, found.auc_limit),
-        reference=before.auc if before is not None else None,
-        note=f"1/2 is guessing. Verdict: {answer.because}.",
-    )
+def of_membership(
+    found: Attack, answer: Verdict, *, before: Attack | None = None, held: tuple[Attack, Attack] | None = None, access: str = "outputs"
+) -> list[Measured]:
+    """State how far the attack on the forgotten samples got, beside retrained models and the version before.
+
+    Args:
+        held: where the shadows of `found` were made to forget: the same attack by shadows that were not, and what it finds before.
+    """
+    told = _attack(found, answer, "AUC of telling forgotten from unseen", access, before)
     apart = Measured(
-        **shared,  # type: ignore[arg-type]
+        audit=MEMBERSHIP,
+        access=access,
         metric="mean squared distance of the forgotten samples' scores from retraining, in its deviations",
         value=found.distance,
         ci95=None,
+        n=found.targets,
         threshold=found.distance_limit,
         passed=found.distance <= found.distance_limit and not answer.void,
+        power=answer.power,
         null=(found.distance_null, found.distance_limit),
+        void=answer.void,
         reference=before.distance if before is not None else None,
         note="Catches what the attack cannot: versions that differ from retraining in any other way.",
     )
-    return [told, apart, *_rates(MEMBERSHIP, access, found.rates, found.targets)]
+    still = [_attack(held[0], answer, "AUC by shadows that have not forgotten", access, held[1])] if held is not None else []
+    return [told, *still, apart, *_rates(MEMBERSHIP, access, (held[0] if held is not None else found).rates, found.targets)]
+
+
+def _attack(found: Attack, answer: Verdict, metric: str, access: str, before: Attack | None) -> Measured:
+    return Measured(
+        audit=MEMBERSHIP,
+        access=access,
+        metric=metric,
+        value=found.auc,
+        ci95=found.auc_ci95,
+        n=found.targets,
+        threshold=found.auc_limit,
+        passed=found.auc <= found.auc_limit and not answer.void,
+        power=answer.power,
+        null=(found.auc_null, found.auc_limit),
+        void=answer.void,
+        reference=before.auc if before is not None else None,
+        note=f"1/2 is guessing. Verdict: {answer.because}.",
+    )
 
 
 def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator[Measured]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
@@ -14,7 +15,7 @@ from models.linear.descent import Descent, cg, sgd
 from models.linear.quadratic import Quadratic
 from models.progress import Progress, silent
 
-SOLVERS = {"cg": cg, "sgd": sgd}
+SOLVERS: dict[str, Callable[..., Descent]] = {"cg": cg, "sgd": sgd}
 MU_MAX = 0.2
 """The default: an attack is right at most 8 % more often than wrong; .02 nat."""
 

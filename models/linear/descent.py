@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.linear.curvature import Curvature, Preconditioner
-from models.linear.quadratic import Quadratic, rho
+from models.linear.quadratic import Loss, Quadratic, rho
 from models.linear.tangent import STEP, pulled, pushed
 from models.progress import Progress, check, silent
 
@@ -59,7 +59,7 @@ class Way:
 
 
 def cg(
-    quadratic: Quadratic,
+    quadratic: Loss,
     start: Tensor,
     curvature: Curvature,
     *,
@@ -95,7 +95,7 @@ def cg(
 def onwards(
     way: Way,
     gradient: Tensor,
-    quadratic: Callable[[], Quadratic],
+    quadratic: Callable[[], Loss],
     curvature: Curvature,
     *,
     shape: Curvature,

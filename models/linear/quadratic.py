@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +26,20 @@ class Passes:
     @property
     def total(self) -> int:
         return self.single + self.double
+
+
+class Loss(Protocol):
+    """A quadratic that a solver can go down, however its products are made."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of user rows and of core rows."""
+
+    def gradient(self, w: Tensor) -> Tensor:
+        """Return g at `w` `[p]`, in float64."""
+
+    def curved(self, v: Tensor) -> Tensor:
+        """Return H v `[p]`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,11 @@ class Quadratic:
 
     cuts: tuple[tuple[int, int], ...] = ()
     """Of each data block the number of user rows and of core rows, in their order; () takes all as one block."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of user rows and of core rows."""
+        return len(self.rows), len(self.core)
 
     def gradient(self, w: Tensor) -> Tensor:
         """Return g = sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w + L w, `[p]`, all of it in float64, block by block.
@@ -118,6 +138,7 @@ def total(w: Tensor, ridge: float, slopes: Iterable[Tensor]) -> Tensor:
     return found
 
 
-def rho(quadratic: Quadratic) -> float:
+def rho(loss: Loss) -> float:
     """Return how many rows, core and user, there are for each core row; 1 without core rows."""
-    return 1 + len(quadratic.rows) / len(quadratic.core) if len(quadratic.core) else 1.0
+    user, core = loss.counts
+    return 1 + user / core if core else 1.0

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from expunge import audited
+from models.audit import decoder
 from models.audit.decoder import Scored, gain
 from models.guarantee import Measured, Power
 from workers import decoded
 from workers.auditing import document
-from workers.strips import _stated, nearest, png
+from workers.beyond import beyond
+from workers.strips import _stated, decoding, nearest, png
 
 NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
 
@@ -50,6 +52,21 @@ def test_a_removal_s_decoder_is_void_unless_a_thumbnail_saves_more_than_any_refi
     assert float(said["null"]["limit"]) == pytest.approx(max(ends)) and max(ends) > 0.1
     assert float(said["null"]["mean"]) == pytest.approx((gains["other 1"].value + gains["other 2"].value) / 2)
     assert float(said["value"]) == pytest.approx(gains["before"].value)
+
+
+def test_versions_are_told_apart_by_the_same_decoders_so_that_equal_answers_save_exactly_nothing() -> None:
+    images = torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    first, second = (torch.randn(60, 3, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    how = decoding(images, 4)
+    decoders = [decoder.fit(images[:40], each[:40], how) for each in (first, second)]
+    served = {"one": first[40:], "same": first[40:].clone(), "other": second[40:]}
+
+    scores, gains = beyond(decoders, served, images[40:], than="one")
+
+    assert set(gains) == {"same", "other"}
+    assert (gains["same"].value, gains["same"].ci95) == (0.0, (0.0, 0.0)) and gains["other"].value != 0
+    alone = [decoder.nll(each, images[40:], served["other"]).nats for each in decoders]
+    assert torch.allclose(scores["other"].nats, (alone[0] + alone[1]) / 2)
 
 
 def test_every_answer_that_is_written_follows_from_the_numbers_by_the_statement_s_own_rule() -> None:

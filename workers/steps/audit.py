@@ -9,13 +9,14 @@ from typing import Any
 from workers import auditing
 from workers.artifacts import Shelf
 from workers.audited import load
+from workers.members import measure_membership
 from workers.report import Report
 from workers.strips import measure_decoder
 
 AUDITS: dict[str, auditing.Audit] = {
     "utility": auditing.measure_utility,
     "distance": auditing.measure_distance,
-    "membership": auditing.measure_membership,
+    "membership": measure_membership,
     "probes": auditing.measure_probes,
     "decoder": measure_decoder,
 }

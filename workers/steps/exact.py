@@ -27,12 +27,13 @@ from workers.artifacts import (
     unpack_statistics,
     unpack_weights,
 )
-from workers.beside import measure_beside
+from workers.beside import AUDITS, OF_RETRAINING, measure_beside
 from workers.forgotten import Forgotten
 from workers.measure import accuracy_of
 from workers.parts import Split
 from workers.recipe import architecture_of, hyperparameters
 from workers.report import Report
+from workers.retrained import Retrained, Whole
 from workers.selection import Asked, Selection
 from workers.steps import erase_again
 from workers.steps.fit import facts_of, fit_rows, write
@@ -85,7 +86,7 @@ def _exact(
         gone=gone,
         keep=frozenset(held["sample_id"].to_pylist()) - selection.gone,
     )
-    return outcome | {"evidence": measure_beside(names, done, report)}
+    return outcome | {"evidence": measure_beside(names, done, report, AUDITS)}
 
 
 def _zero(
@@ -116,7 +117,7 @@ def _retrain(
     files, state = write(fitted, shelf, plan)
     rewritten = {b["number"] for b in fitted.blocks}
     blocks = fitted.blocks + [{"number": n, "blob": "", "rows": 0} for n, _ in plan["blocks"] if n not in rewritten]
-    return {
+    outcome = {
         "files": files,
         "state": state,
         "blocks": blocks,
@@ -124,6 +125,14 @@ def _retrain(
         "utility": utility,
         "facts": facts_of(fitted.core, fitted.classes, retrain.proved(fitted.statistics, fitted.weights), files),
     }
+    names = {name for request in asked for name in request.audits}
+    if not names:
+        return outcome
+    before, every = _load(plan, shelf, held), frozenset(held["sample_id"].to_pylist())
+    users = pc.sum(pc.equal(held["role"], "user")).as_py()
+    ours, theirs = Whole(before.core, before.weights), Whole(fitted.core, fitted.weights)
+    done = Retrained(plan, shelf, ours, theirs, fitted.statistics, selection, every, users)
+    return outcome | {"evidence": measure_beside(names, done, report, OF_RETRAINING)}
 
 
 METHODS: dict[str, Callable[..., dict[str, Any]]] = {"exact": _exact, "zero": _zero, "retrain": _retrain}

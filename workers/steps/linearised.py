@@ -22,10 +22,12 @@ from models.linear.whole import WholeCore, quadratic
 from models.linear.whole import zero as nothing
 from workers import linearised, slopes
 from workers.artifacts import Shelf, pack_table, unpack_table, unpack_weights
+from workers.beside import OF_RELEASES, measure_beside
 from workers.failure import Failure
 from workers.linearised import Held, Loaded, compared, cost_of_noise, held_rows, samples
 from workers.parts import Split
 from workers.recipe import architecture_of, whole_hyperparameters, whole_of
+from workers.released import Release
 from workers.report import Report
 from workers.selection import Asked, Selection
 
@@ -114,6 +116,7 @@ def _by_newton(
     proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=release["noise"] == "isotropic")
     rows = held_rows(plan, shelf, held_ids)
     outcome = _published(plan, shelf, report, model, held, rows, selection, found.weights.double(), proved)
+    outcome |= _beside(plan, shelf, report, model, rows, selection, asked, found.weights.double(), mu=mu, most=most)
     tested, shaped = samples(rows.kept(selection.gone).audit, plan, plan["spec"]["classes"]), _shape(plan, model.curvature)
     outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
     return outcome | {"solver": record | {"shared": bool(plan.get("groups"))}}
@@ -154,8 +157,22 @@ def _at_zero(
     """No user row stays: the user weights become 0."""
     report.phase("forgetting")
     model, rows = linearised.load(plan, shelf), held_rows(plan, shelf, set(held["sample_id"].to_pylist()))
-    outcome = _published(plan, shelf, report, model, held, rows, selection, nothing(model.core), zero.proved_whole())
-    return outcome | {"method": "zero"}
+    weights = nothing(model.core)
+    outcome = _published(plan, shelf, report, model, held, rows, selection, weights, zero.proved_whole())
+    return outcome | _beside(plan, shelf, report, model, rows, selection, asked, weights, mu=0.0, most=0) | {"method": "zero"}
+
+
+def _beside(
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, rows: Held, selection: Selection, asked: list[Asked],
+    after: Tensor, *, mu: float, most: int,
+) -> dict[str, Any]:  # fmt: skip
+    """The audits that were asked for. They see what is released, never the weights before its noise."""
+    names = {name for request in asked for name in request.audits}
+    if not names:
+        return {}
+    user, gone = frozenset(selection.user), frozenset(selection.gone)
+    done = Release(plan, shelf, model, rows, user, gone, after, mu=mu, most=most)
+    return {"evidence": measure_beside(names, done, report, OF_RELEASES)}
 
 
 def _by_retraining(

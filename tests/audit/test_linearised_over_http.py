@@ -1,0 +1,101 @@
+"""Membership of linearised models over HTTP: beside the proof of a request, and as an audit of a version."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from expunge.client import Client
+from expunge.unpacking import unpack
+from expunge.verify import verify as verify_version
+from expunge.verify_audit import verify
+from tests.audit.test_over_http import packed, said_by
+from tests.digits import Digits, parquet
+from tests.live import Live
+from tests.service.test_forget_over_http import statement
+
+FORM: dict[str, Any] = {
+    "architecture": {"name": "convnet", "hidden": [6, 6, 8, 8]},
+    "training": {"epochs": 4},
+    "linearize": "all",
+    "release": {"rank": 256, "sigma": 0.1},
+    "ridge": 3.0,
+}
+
+
+USERS = 300
+
+
+def fresh(live: Live, data: Digits, directory: Path, **more: Any) -> str:
+    """A model of so few user samples that the planted canaries show."""
+    name = uuid.uuid4().hex[:12]
+    live.upload(name, parquet(data.without(set(data.of(role="user")[USERS:])), directory / f"{name}.parquet"))
+    live.fit(name, name, **(FORM | more))
+    return name
+
+
+def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live: Live, data: Digits, tmp_path: Path) -> None:
+    model = fresh(live, data, tmp_path)
+
+    job = live.job(live.forget(model, ids=data.of(role="user")[:30], audits=["membership"]))
+    told = live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
+    listed = live.client.get(f"/jobs/{job['id']}/evidence/membership-distances.csv").raise_for_status().text.splitlines()
+    with Client(str(live.client.base_url), live.client.headers["Authorization"].split()[1]) as client:
+        folder = client.download(model, out=tmp_path / "v")
+        for file in live.version(model)["evidence"]:
+            (folder / file["name"]).write_bytes(live.client.get(file["url"]).raise_for_status().content)
+        report = verify_version(folder, fingerprint=client.signing_keys()[0]["fingerprint"])
+
+    assert report.ok, report.failed
+    assert told["shadows"] == {"held": 32, "forgotten": 32, "unseen": 100} and "proved mu" in told["verdict"]
+    said = statement(live, model)["predicate"]
+    assert any("mu bounds what the released weights tell" in assumed for assumed in said["assumptions"])
+    assert "models fitted for an audit, with the forget set and without it" in [s["what"] for s in said["model"]["auxiliaryState"]]
+    found = {f["metric"]: f for f in told["findings"]}
+    held, own = found["AUC by shadows that have not forgotten"], found["AUC of telling forgotten from unseen"]
+    assert float(held["reference"]) > float(held["null"]["limit"])  # before, they show
+    assert float(held["reference"]) > float(held["value"])
+    for decided in (held, own):
+        assert 2 * decided["power"]["caught"] >= decided["power"]["planted"] > 0
+        assert decided["answer"] == ("passed" if float(decided["value"]) <= float(decided["threshold"]) else "refused")
+    told_of = {(row["rows"], row["version"], row["metric"]): row for row in csv.DictReader(listed)}
+    for rows in ("forgotten", "kept", "test"):
+        assert {(rows, version, "error") for version in ("before", "after", "retrained")} <= set(told_of)
+    apart = {version: told_of["forgotten", version, "KL, nats, from the retrained version"] for version in ("before", "after")}
+    assert float(apart["after"]["value"]) < float(apart["before"]["value"])
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+def test_a_version_is_attacked_without_a_threshold_and_the_statement_verifies(live: Live, data: Digits, tmp_path: Path) -> None:
+    model = fresh(live, data, tmp_path)
+
+    body = {"audits": ["membership"], "counts": {"shadow_groups": 32, "targets": 40}}
+    job = live.job(live.client.post(f"/models/{model}/versions/1/audit", json=body))
+    folder, said = unpack(packed(live, job), tmp_path / "evidence"), said_by(live, job)["predicate"]
+    report = verify(folder, fingerprint=live.client.get("/.well-known/expunge-keys.json").json()["keys"][0]["fingerprint"])
+
+    assert report.ok, report.failed
+    attack = [f for f in said["findings"] if f["power"]]
+    assert {f["answer"] for f in attack} == {"reported"} and all(f["threshold"] is None for f in attack)
+    auc = next(f for f in attack if f["metric"].startswith("AUC"))
+    assert float(auc["value"]) > float(auc["null"]["limit"]) and auc["n"] == 40
+    assert {p.name for p in folder.iterdir()} >= {"membership-roc.svg", "membership-roc.csv", "membership-distances.csv"}
+    assert said["policy"]["document"]["audits"]["membership"]["linearised"] == {"seen": 32, "unseen": 100}
+
+
+def test_where_nothing_can_be_estimated_the_evidence_says_why_and_the_samples_are_forgotten(
+    live: Live, data: Digits, tmp_path: Path
+) -> None:
+    model, users = fresh(live, data, tmp_path), data.of(role="user")
+
+    few = live.job(live.forget(model, ids=users[:3], audits=["membership"]))
+    rest = live.job(live.forget(model, ids=users[3:USERS], audits=["membership"]))
+    unknown = live.forget(model, ids=users[:1], audits=["differencing"])
+
+    for job in (few, rest):
+        assert set(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()) == {"withheld"}
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "audits_unsupported")
+    assert unknown.json()["detail"] == "With method cg a request can have these audits: membership."
