@@ -14,7 +14,7 @@ from models.nets import Adapter, Architecture, Network
 
 @pytest.fixture(scope="module")
 def data() -> Biased:
-    return digits(0.99, copies=4)
+    return digits(0.99, copies=2)
 
 
 def judged(net: Network, data: Biased) -> tuple[float, float]:
@@ -38,6 +38,6 @@ def test_unbiased_accuracy_rises_and_a_fresh_linear_probe_falls(data: Biased) ->
 
     before, after, last = (judged(net, data) for net in (vanilla, erased, afterwards))
     assert before[1] > 0.9
-    assert after[0] >= before[0] + 0.03
-    assert after[1] <= before[1] - 0.30
-    assert last[1] < after[1]
+    assert min(after[0], last[0]) >= before[0] + 0.03
+    assert last[1] <= before[1] - 0.30
+    assert last[1] < after[1] < before[1]
