@@ -24,14 +24,9 @@ from service.tables import Dataset, Job, Model, Version
 # Coroutines, because what waits for nothing needs no thread of its own: each hop to one costs as much as a query.
 
 
-def home_of(request: Request) -> Home:
-    """The open home, for endpoints that are asked so often that a dependency's own price counts."""
+async def _home(request: Request) -> Home:
     home: Home = request.app.state.home
     return home
-
-
-async def _home(request: Request) -> Home:
-    return home_of(request)
 
 
 OpenHome = Annotated[Home, Depends(_home)]
@@ -47,7 +42,7 @@ class Needs(SecurityBase):
         self._scope = scope
 
     async def __call__(self, request: Request) -> Caller:
-        home, authorization = home_of(request), request.headers.get("authorization")
+        home, authorization = await _home(request), request.headers.get("authorization")
         known = home.callers.known(authorization)
         caller = known if known is not None else await run_in_threadpool(_let_in, home, authorization)
         caller.need(self._scope)

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
-from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -19,7 +18,7 @@ from service import attributes, idempotency, outcomes, requests
 from service.addressee import addressee
 from service.auth import Caller
 from service.db import moment
-from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, home_of, model_named, tag_of
+from service.deps import IdempotencyKey, MayForget, MayReadRequests, OpenHome, model_named, tag_of
 from service.home import Home
 from service.idempotency import Stored
 from service.pages import LIMIT, link_next, page
@@ -33,9 +32,9 @@ router = APIRouter(tags=["forget"])
 
 
 @router.post("/forget", status_code=202, response_model=RequestOut)
-def forget(body: ForgetBody, asked: HttpRequest, caller: MayForget, key: IdempotencyKey = None) -> Any:
+def forget(body: ForgetBody, home: OpenHome, caller: MayForget, key: IdempotencyKey = None) -> Any:
     """Ask a model to forget. Answers at once with a job to poll; the same `Idempotency-Key` returns the same answer."""
-    home, tag, stored = home_of(asked), "", None
+    tag, stored = "", None
     if key is not None:
         tag = tag_of(home, "POST /forget", body)
         with home.db.read() as session:

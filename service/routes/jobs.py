@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy import Select, bindparam, func, select
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from service import evidence, jobs, requests
 from service.db import moment
-from service.deps import MayRead, OpenHome, home_of, job_with
+from service.deps import MayRead, OpenHome, job_with
 from service.home import Home
 from service.pages import LIMIT, link_next, page
 from service.problem import not_found
@@ -51,10 +51,10 @@ def list_jobs(
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
 async def get_job(
-    job_id: str, asked: Request, caller: MayRead, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
+    job_id: str, home: OpenHome, caller: MayRead, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
 ) -> Any:
     """A job now; with `wait`, as soon as it ends or after that many seconds."""
-    home, deadline = home_of(asked), time.monotonic() + wait
+    deadline = time.monotonic() + wait
     while True:
         job = await run_in_threadpool(_look, home, job_id)
         if jobs.is_final(job.state) or time.monotonic() >= deadline:
