@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from service import jobs
 from service.db import moment
 from service.problem import not_found
+from service.ready import Ready, shared
 from service.states import ModelState
 from service.tables import Model
 
@@ -27,13 +28,12 @@ class Addressee:
 
 
 _ADDRESSEE = select(Model.id, Model.dataset_id, Model.state, Model.spec).where(Model.name == bindparam("name"))
-_ADDRESSEE_KEPT = _ADDRESSEE.add_columns(func.clock_timestamp().label("now"), jobs.JOINING)
+_FIND = Ready(_ADDRESSEE, shared=_ADDRESSEE.add_columns(func.clock_timestamp(), jobs.JOINING))
 
 
 def addressee(session: Session, name: str) -> tuple[Addressee, datetime]:
     """The model that is asked to forget, its queued job kept as it is until the transaction ends; and the moment of asking."""
-    shared = session.get_bind().dialect.name == "postgresql"
-    row = session.connection().execute(_ADDRESSEE_KEPT if shared else _ADDRESSEE, {"name": name}).first()
+    row = _FIND.first(session, name=name)
     if row is None:
         raise not_found("model")
-    return Addressee(*row[:4]), row.now.astimezone(UTC) if shared else moment(session)
+    return Addressee(*row[:4]), row[4].astimezone(UTC) if shared(session) else moment(session)

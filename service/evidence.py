@@ -11,7 +11,6 @@ from fastapi import Response
 
 from service.home import Home
 from service.schemas import FileOut
-from service.tables import Job
 
 
 def read(home: Home, files: Mapping[str, Any]) -> dict[str, bytes]:
@@ -19,9 +18,10 @@ def read(home: Home, files: Mapping[str, Any]) -> dict[str, bytes]:
     return {name: home.vault.read(file["blob"]) for name, file in files.items()}
 
 
-def listed(job: Job) -> list[FileOut]:
-    files = sorted((job.evidence or {}).items())
-    return [FileOut(name=n, sha256=f["sha256"], size=f["size"], url=f"/jobs/{job.id}/evidence/{n}") for n, f in files]
+def listed(job_id: str, files: Mapping[str, Any] | None) -> list[FileOut]:
+    return [
+        FileOut(name=n, sha256=f["sha256"], size=f["size"], url=f"/jobs/{job_id}/evidence/{n}") for n, f in sorted((files or {}).items())
+    ]
 
 
 def packed(documents: Mapping[str, bytes], *, name: str) -> Response:

@@ -197,8 +197,6 @@ def hold(session: Session, held: Claim) -> None:
         raise LostLease(held.job_id)
 
 
-
-
 def finish(
     session: Session,
     held: Claim,

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import ScalarSelect, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from service import attributes, auditing, ids, jobs, locks
 from service.addressee import Addressee
 from service.auth import Caller
 from service.problem import Problem, at, not_found
+from service.ready import Ready
 from service.removal import BudgetIn, ForgetAttribute
 from service.schemas import ForgetBody, ForgetSamples, GuaranteeIn, OptionsIn, RequestOut
 from service.states import FINAL_REQUEST, Queue, RequestState
@@ -132,8 +133,8 @@ def receive(
     body_blob: str,
     now: datetime,
     training_queue: Queue = "cpu",
-) -> RequestOut:
-    """Accept a request and attach it to the model's one queued job, making the job if there is none."""
+) -> tuple[RequestOut, bool]:
+    """Accept a request and attach it to the model's one queued job, making the job if there is none. True: it was made."""
     _check_against_data(session, model, body)
     if model.state != "ready":
         raise Problem(
@@ -144,7 +145,7 @@ def receive(
         )
     method = choose_method(model, body)
     wished: BudgetIn | GuaranteeIn | None = body.guarantee
-    job_id = None
+    job_id, made = None, True
     if isinstance(body.forget, ForgetAttribute):
         attributes.check(session, model, body.forget, body)
         wished = attributes.budget(body)
@@ -167,13 +168,16 @@ def receive(
     if job_id:
         session.connection().execute(insert(Request).values(job_id=job_id, **request))
     else:
-        job_id = session.connection().execute(_JOIN, request).scalar()
-    if job_id is None:
-        _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
-        job_id = session.connection().execute(_JOIN, request).scalar_one()
+        joined = _JOIN.first(session, **request)
+        made = joined is None
+        if joined is None:
+            _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
+            joined = _JOIN.first(session, **request)
+            assert joined is not None
+        (job_id,) = joined
     # Its job has not begun; nothing is read back.
     not_yet = dict.fromkeys(("version", "finished_at", "dispositions", "certificate"))
-    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": job_id})
+    return RequestOut.model_validate(request | not_yet | {"model": body.model, "job": job_id}), made
 
 
 _GIVEN = [
@@ -185,7 +189,7 @@ _GIVEN = [
 ]
 """What is known of a request as it comes in, but for its job."""
 
-_JOIN = (
+_JOIN = Ready(
     insert(Request)
     .from_select([*_GIVEN, "job_id"], jobs.QUEUED_FORGET.with_only_columns(*(bindparam(c.name, type_=c.type) for c in _GIVEN), Job.id))
     .returning(Request.job_id)
@@ -214,7 +218,7 @@ def of_job(session: Session, job_id: str) -> list[Request]:
 
 
 _OF_JOB = select(Request).where(Request.job_id == bindparam("job_id"), Request.state != "cancelled").order_by(Request.id)
-_BODIES, _IDS = _OF_JOB.with_only_columns(Request.id, Request.body_blob), _OF_JOB.with_only_columns(Request.id)
+_BODIES = _OF_JOB.with_only_columns(Request.id, Request.body_blob)
 _BEGIN = update(Request).where(Request.job_id == bindparam("whole"), Request.state != "cancelled").values(state="in_progress")
 
 
@@ -223,9 +227,13 @@ def bodies_of_job(session: Session, job_id: str) -> list[dict[str, Any]]:
     return [{"id": name, "body": blob} for name, blob in session.execute(_BODIES, {"job_id": job_id})]
 
 
-def ids_of_job(session: Session, job_id: str) -> list[str]:
-    """The same requests by name alone: thousands may have joined a job that somebody polls."""
-    return list(session.scalars(_IDS, {"job_id": job_id}))
+def names_in_job(in_one_text: Any) -> ScalarSelect[str]:
+    """A column beside a job: the same requests by name alone, because thousands may have joined a job that somebody polls.
+
+    Args:
+        in_one_text: the database's own function that joins texts.
+    """
+    return select(in_one_text(Request.id, " ")).where(Request.job_id == Job.id, Request.state != "cancelled").scalar_subquery()
 
 
 def begin(session: Session, job_id: str) -> None:

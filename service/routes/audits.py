@@ -32,7 +32,7 @@ def audit(
             model = model_named(session, name)
             job = auditing.submit(session, model, version_named(session, model, version), body, queue=home.settings.training_queue)
             headers = {"Location": f"/jobs/{job.id}", "Retry-After": "1"}
-            stored = Stored(202, headers, shown(session, job).model_dump(mode="json"))
+            stored = Stored(202, headers, shown(session, job.id).model_dump(mode="json"))
             idempotency.keep(session, caller.id, key, tag, stored, moment(session))
     home.wake.set()
     response.headers.update(stored.headers)

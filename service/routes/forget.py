@@ -48,21 +48,22 @@ def _accept(home: Home, caller: Caller, body: ForgetBody, key: str | None, tag: 
     # What is asked names people: it is sealed before the record learns of the request, and the record never sees it. The commit that
     # makes the request durable makes the blob so.
     blob = home.ahead.put(_sealed_form(body))
-    kept = False
+    kept = made = False
     try:
         with home.db.write() as session:
             stored = idempotency.recall(session, caller.id, key, tag)
             if stored is None:
                 model, instant = addressee(session, body.model)
                 queue = home.settings.training_queue
-                request = requests.receive(session, caller, model, body, body_blob=blob, now=instant, training_queue=queue)
+                request, made = requests.receive(session, caller, model, body, body_blob=blob, now=instant, training_queue=queue)
                 stored = Stored(202, {"Location": f"/jobs/{request.job}", "Retry-After": "1"}, request.model_dump(mode="json"))
                 idempotency.keep(session, caller.id, key, tag, stored, instant)
                 kept = True
     finally:
         if not kept:
             home.vault.shred(blob)
-    home.wake.set()
+    if made:  # of a job that was waiting already, whoever is to begin it has been told
+        home.wake.set()
     return stored
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from service import evidence, jobs, requests
@@ -19,6 +19,7 @@ from service.deps import MayRead, OpenHome, job_with
 from service.home import Home
 from service.pages import LIMIT, link_next, page
 from service.problem import not_found
+from service.ready import Ready, shared
 from service.schemas import JobOut, Page
 from service.states import JobState
 from service.tables import Certificate, Dataset, Job, Model
@@ -45,12 +46,12 @@ def list_jobs(
         query = query.where(Job.state == state) if state else query
         rows, cursor = page(session, query, Job.id, after, limit)
         link_next(response, "/jobs", cursor)
-        return {"items": [shown(session, job) for job in rows], "next": cursor}
+        return {"items": [shown(session, job.id) for job in rows], "next": cursor}
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
 async def get_job(
-    job_id: str, home: OpenHome, caller: MayRead, response: Response, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
+    job_id: str, home: OpenHome, caller: MayRead, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
 ) -> Any:
     """A job now; with `wait`, as soon as it ends or after that many seconds."""
     deadline = time.monotonic() + wait
@@ -59,9 +60,9 @@ async def get_job(
         if jobs.is_final(job.state) or time.monotonic() >= deadline:
             break
         await asyncio.sleep(POLL)
-    if not jobs.is_final(job.state):
-        response.headers["Retry-After"] = "1"
-    return job
+    return Response(
+        job.model_dump_json(), media_type="application/json", headers=None if jobs.is_final(job.state) else {"Retry-After": "1"}
+    )
 
 
 def _known(job_id: str, home: OpenHome) -> str:
@@ -104,46 +105,61 @@ def certificate_of(job_id: str, home: OpenHome, caller: MayRead) -> Response:
         return Response(found.files[name], media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
 
 
-def shown(session: Session, job: Job) -> JobOut:
-    model = session.get(Model, job.model_id) if job.model_id else None
-    dataset = session.get(Dataset, job.dataset_id)
-    assert dataset is not None
-    return JobOut(
-        id=job.id,
-        kind=job.kind,
-        parent=job.parent_id,
-        state=job.state,
-        model=model.name if model else None,
-        dataset=dataset.name,
-        method=job.method,
-        phase=job.phase,
-        progress=round(job.progress, 4),
-        eta_seconds=_eta(session, job),
-        attempt=job.attempt,
-        version=job.version,
-        requests=requests.ids_of_job(session, job.id),
-        error=job.error,
-        evidence=evidence.listed(job),
-        seconds=job.seconds,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
+def _facts(in_one_text: Any) -> Select[Any]:
+    return (
+        select(
+            *(Job.id, Job.kind, Job.parent_id.label("parent"), Job.state, Job.method, Job.phase, Job.progress, Job.attempt, Job.version),
+            *(Job.error, Job.evidence, Job.seconds, Job.created_at, Job.started_at, Job.finished_at, Model.name.label("model")),
+            *(Dataset.name.label("dataset"), requests.names_in_job(in_one_text).label("requests")),
+        )
+        .join(Dataset, Dataset.id == Job.dataset_id)
+        .outerjoin(Model, Model.id == Job.model_id)
+        .where(Job.id == bindparam("job_id"))
     )
 
 
-def _eta(session: Session, job: Job) -> float | None:
+_ALONE, _SHARED = _facts(func.group_concat), _facts(func.string_agg)
+_NAMES = (*_ALONE.selected_columns.keys(), "now")
+_JOB = Ready(_ALONE, shared=_SHARED.add_columns(func.clock_timestamp()))
+"""A job with all that is shown of it: one question, so of one moment without a transaction."""
+
+
+def shown(session: Session, job_id: str) -> JobOut:
+    """A job as its caller sees it.
+
+    Raises:
+        Problem: 404.
+    """
+    row = _JOB.first(session, job_id=job_id)
+    if row is None:
+        raise not_found("job")
+    job = dict(zip(_NAMES, row if shared(session) else (*row, moment(session)), strict=True))
+    return JobOut.model_validate(
+        job
+        | {
+            "progress": round(job["progress"], 4),
+            "eta_seconds": _eta(job),
+            "requests": sorted((job["requests"] or "").split()),
+            "evidence": evidence.listed(job_id, job["evidence"]),
+        }
+    )
+
+
+def _eta(job: dict[str, Any]) -> float | None:
     """Seconds left if the rest goes as fast as what is done; None before a twentieth is."""
-    if job.state != "running" or job.started_at is None or job.progress < 0.05:
+    done: float = job["progress"]
+    if job["state"] != "running" or job["started_at"] is None or done < 0.05:
         return None
-    return round((moment(session) - job.started_at).total_seconds() * (1 - job.progress) / job.progress, 1)
+    spent: float = (job["now"] - job["started_at"]).total_seconds()
+    return round(spent * (1 - done) / done, 1)
 
 
 def _look(home: Home, job_id: str) -> JobOut:
-    with home.db.read() as session:
-        return shown(session, job_with(session, job_id))
+    with home.db.glance() as session:
+        return shown(session, job_id)
 
 
 def _since(home: Home, job_id: str, seen: int) -> tuple[list[Any], JobOut]:
     with home.db.read() as session:
-        job = job_with(session, job_id)  # before its events: an end seen here has its event already written
-        return jobs.events_after(session, job_id, seen), shown(session, job)
+        job = shown(session, job_id)  # before its events: an end seen here has its event already written
+        return jobs.events_after(session, job_id, seen), job

@@ -152,7 +152,7 @@ def shown(session: Session, model: Model, version: Version) -> VersionOut:
         method=version.facts["method"],
         utility=version.facts["utility"],
         removed=version.facts.get("removed", []),
-        evidence=listed(session.get_one(Job, version.job_id)),
+        evidence=listed(version.job_id, session.get_one(Job, version.job_id).evidence),
         files=files if version.state == "certified" else [],
         certificate=f"{base}/certificate",
     )

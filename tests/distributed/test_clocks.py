@@ -95,6 +95,6 @@ def test_how_long_a_job_still_takes_is_told_by_the_databases_clock(db: Database,
         jobs.renew(session, held, now=moment(session), lease=LEASE, phase="x", progress=0.5)
 
     with db.read() as session:
-        left = shown(session, session.get_one(Job, held.job_id)).eta_seconds
+        left = shown(session, held.job_id).eta_seconds
 
     assert left is not None and 0 <= left < 60

@@ -54,7 +54,7 @@ def at_once(number: int, work: Callable[[int], object]) -> list[object]:
 def ask(db: Database, caller: Caller, name: str) -> str:
     with db.write() as session:
         model, _ = addressee(session, BODY.model)
-        return requests.receive(session, caller, model, BODY, body_blob=name, now=T0).id
+        return requests.receive(session, caller, model, BODY, body_blob=name, now=T0)[0].id
 
 
 def test_requests_that_come_together_join_one_job(db: Database, caller: Caller) -> None:
