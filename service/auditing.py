@@ -11,30 +11,12 @@ from sqlalchemy.orm import Session
 from expunge import canonical
 from service import jobs
 from service.db import moment
+from service.policies import AUDITS
 from service.problem import Problem, at
 from service.states import Queue
 from service.tables import Dataset, Job, Model, Version
 
 Audit = Literal["utility", "distance", "membership", "probes", "decoder"]
-
-POLICY: dict[str, Any] = {
-    "name": "audit-v1",
-    "audits": {
-        "utility": {"fewestRows": 20},
-        "distance": {"fewestRows": 20},
-        "membership": {
-            "shadowGroups": 128,
-            "linearised": {"seen": 32, "unseen": 100},
-            "targets": 100,
-            "canaries": 50,
-            "level": "0.01",
-            "leastCaught": "0.5",
-        },
-        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5},
-        "decoder": {"steps": 600, "pictures": 5, "planted": 1, "resamples": 1000},
-    },
-}
-"""What each audit answers by where the caller says nothing else: thresholds as decimal texts, and how much is sampled."""
 
 
 class AuditIn(BaseModel):
@@ -71,13 +53,13 @@ class AuditBody(AuditIn):
 
 def policy_digest() -> str:
     """sha256 (hex) of the policy's canonical JSON."""
-    return canonical.digest(POLICY)
+    return canonical.digest(AUDITS)
 
 
 def shown_policy() -> dict[str, Any]:
     """The policy as GET /policies lists it."""
     meaning = "Audits of a version without forgetting, by POST /models/{name}/versions/{version}/audit: what they answer by."
-    return {"name": POLICY["name"], "digest": policy_digest(), "model": None, "meaning": meaning, "document": POLICY}
+    return {"name": AUDITS["name"], "digest": policy_digest(), "model": None, "meaning": meaning, "document": AUDITS}
 
 
 def submit(session: Session, model: Model, version: Version, body: AuditBody, *, queue: Queue) -> Job:

@@ -16,6 +16,25 @@ LEAKAGE, LINEAR_LEAKAGE, DROP = "v_information_upper95_nats", "linear_v_informat
 PLANTED = 3
 """Leaks that the probes must have caught: the value itself beside the features, a corrupted head, the version before."""
 
+AUDITS: dict[str, Any] = {
+    "name": "audit-v1",
+    "audits": {
+        "utility": {"fewestRows": 20},
+        "distance": {"fewestRows": 20},
+        "membership": {
+            "shadowGroups": 128,
+            "linearised": {"seen": 32, "unseen": 100},
+            "targets": 100,
+            "canaries": 50,
+            "level": "0.01",
+            "leastCaught": "0.5",
+        },
+        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5},
+        "decoder": {"steps": 600, "pictures": 5, "planted": 1, "resamples": 1000},
+    },
+}
+"""What each audit answers by where the caller says nothing else: thresholds as decimal texts, and how much is sampled."""
+
 
 def policy_of(spec: Mapping[str, Any]) -> facts.Policy:
     """The policy of a model's next version."""

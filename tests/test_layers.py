@@ -68,6 +68,7 @@ def test_l3_the_worker_loads_no_http_and_its_runner_no_torch() -> None:
     assert "torch" in child
     assert not (runner | child) & {"fastapi", "starlette", "uvicorn", "celery"}
     assert "torch" not in runner
+    assert not child & {"sqlalchemy", "sklearn", "matplotlib"}  # what a job does not need is not waited for at every start
 
 
 @pytest.mark.parametrize("module", ["expunge", "expunge.cli", "expunge.client", "expunge.verify"])

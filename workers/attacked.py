@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from models.audit import findings, membership, shadows
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import unpack_statistics
 from workers.auditing import document
@@ -18,7 +18,7 @@ from workers.judging import SEED
 
 def attacked(removal: Forgotten, progress: Progress) -> Shown:
     """Attack the forgotten samples before and after, and compare both versions with one that is fitted again."""
-    core, gone, stay, rules = removal.core, removal.gone, removal.stay, POLICY["audits"]["membership"]
+    core, gone, stay, rules = removal.core, removal.gone, removal.stay, AUDITS["audits"]["membership"]
     aimed = shadows.Targets(gone.rows, gone.labels)
     canaries = shadows.mislabelled(core, stay.rows, stay.labels, seed=SEED, count=rules["canaries"])
     groups = rules["shadowGroups"]

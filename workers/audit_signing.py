@@ -12,6 +12,7 @@ from service import auditing, certificates
 from service.home import Home
 from service.jobs import Claim
 from service.outcomes import Signed
+from service.policies import AUDITS
 from service.tables import Job, Model, Version
 from workers.certify import implementation_digest, inclusion, moment_text
 
@@ -33,7 +34,7 @@ def certify_audit(session: Session, home: Home, held: Claim, outcome: Mapping[st
         "issuedAt": moment_text(job.created_at),
         "jobId": job.id,
         "model": {"name": model.name, "version": version.number, "statement": {"sha256": version.statement}},
-        "policy": {"name": auditing.POLICY["name"], "digest": {"sha256": auditing.policy_digest()}, "document": auditing.POLICY},
+        "policy": {"name": AUDITS["name"], "digest": {"sha256": auditing.policy_digest()}, "document": AUDITS},
         "asked": {"audits": job.task["audits"], "attribute": job.task["attribute"], "counts": job.task["counts"]},
         "method": {"implementation": {"digest": {"sha256": implementation_digest()}}, "seed": SEED, "hardware": places},
         "findings": outcome["findings"],

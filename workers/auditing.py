@@ -25,7 +25,7 @@ from models.guarantee import Measured
 from models.linear.core import encode, logits_of_rows
 from models.linear.statistics import Rows, subtract
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers import audit_figures
 from workers.attributed import material, tables
 from workers.audited import Audited
@@ -116,7 +116,7 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         return bottleneck(net, samples) if net is not None else version.answers(samples).float()
 
     train, test = (Held(read(half.known.samples), half.known.values, half.known.samples.labels) for half in (rows.chooses, rows.decides))
-    rules = POLICY["audits"]["probes"]
+    rules = AUDITS["audits"]["probes"]
     budget = float(rules["mostNats"])
     sizes: dict[str, Any] = {"values": len(rows.values), "classes": len(classes), "seed": SEED}
     try:

@@ -23,7 +23,7 @@ from models.data import Samples
 from models.guarantee import Measured
 from models.linear.core import encode, logits_of_rows
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers.artifacts import among, rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
@@ -44,7 +44,7 @@ def decoded(removal: Forgotten, progress: Progress) -> Shown:
     learn, judge = _images(removal)
     if len(learn) < 2 * decoder.HELD_OUT:
         return Shown(told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}))
-    rules = POLICY["audits"]["decoder"]
+    rules = AUDITS["audits"]["decoder"]
     how = decoding(learn.inputs, rules["steps"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     served = _served(removal, learn, judge)

@@ -14,7 +14,7 @@ from models.audit.membership import Shadows
 from models.guarantee import Measured
 from models.linear.statistics import Rows, subtract
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers import audit_figures, linearised, released
 from workers.artifacts import unpack_table
 from workers.audited import Audited
@@ -36,7 +36,7 @@ def measure_membership(version: Audited, task: Mapping[str, Any], progress: Prog
 
 def _of_fixed_features(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     held, count = version.sums(), task["counts"]
-    rules = POLICY["audits"]["membership"]
+    rules = AUDITS["audits"]["membership"]
     rows, labels = held.users.rows, held.users.labels
     order, targets = _drawn(len(labels), count)
     chosen, others = order[:targets], order[targets:]
@@ -62,7 +62,7 @@ def _of_linearised(version: Audited, task: Mapping[str, Any], progress: Progress
     users, core_rows, test = (linearised.samples(table, plan, version.classes) for table in (rows.user, rows.core, rows.audit))
     order, targets = _drawn(len(users), count)
     aimed, stay = users.select(order[:targets]), users.select(order[targets:])
-    canaries = min(POLICY["audits"]["membership"]["canaries"], targets)
+    canaries = min(AUDITS["audits"]["membership"]["canaries"], targets)
     try:
         one = released.prepared(released.releasing(plan, model), aimed, stay, core_rows, test, name=ATTACKED)
         played = released.played(one, lambda part, done: progress(part, 0.8 * done), groups=count.get("shadow_groups"), canaries=canaries)
@@ -75,7 +75,7 @@ def _of_linearised(version: Audited, task: Mapping[str, Any], progress: Progress
 
 def _drawn(users: int, count: Mapping[str, Any]) -> tuple[Tensor, int]:
     """User samples in a random order, and how many of them, from the first on, are attacked."""
-    targets = min(count.get("targets", POLICY["audits"]["membership"]["targets"]), users // 4)
+    targets = min(count.get("targets", AUDITS["audits"]["membership"]["targets"]), users // 4)
     if targets < 2:
         raise Failure("audit_rows", "The model holds too few user samples for a membership attack: at least 8 are needed.")
     return torch.from_numpy(np.random.default_rng(SEED).permutation(users)), targets

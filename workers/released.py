@@ -25,7 +25,7 @@ from models.linear.summed import Expanded, core_sum, expand, fits
 from models.linear.tangent import prepare
 from models.linear.whole import logits
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import Shelf
 from workers.auditing import document
@@ -101,7 +101,7 @@ def played(one: Attacked, progress: Progress, *, groups: int | None = None, cana
     Raises:
         FellShort: a shadow's solver gave up.
     """
-    rules = POLICY["audits"]["membership"]["linearised"]
+    rules = AUDITS["audits"]["membership"]["linearised"]
     planted = mislabelled(one.how.core, one.world.kept, seed=SEED, count=canaries)
     seen, unseen = (groups, groups) if groups is not None else (rules["seen"], rules["unseen"])
     return shadows(one.how, one.world, one.aimed, planted, seed=SEED, seen=seen, unseen=unseen, progress=progress)
@@ -177,7 +177,7 @@ def attacked(removal: Release, progress: Progress) -> Shown:
     aimed, stay, core_rows, test = (
         samples(table, plan, classes) for table in (removal.rows.named("user", removal.user), kept.user, kept.core, kept.audit)
     )
-    rules = POLICY["audits"]["membership"]
+    rules = AUDITS["audits"]["membership"]
     try:
         one = prepared(how, aimed, stay, core_rows, test, name="forgotten")
         shown = played(one, lambda part, done: progress(part, 0.8 * done), canaries=rules["canaries"])

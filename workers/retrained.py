@@ -18,7 +18,7 @@ from models.forget.retrain import Recipe
 from models.linear.core import Core, core_tensors
 from models.linear.statistics import Statistics
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import Shelf, concat_rows, unpack_rows
 from workers.attacked import attacked as attacked_on_one_core
@@ -86,7 +86,7 @@ def attacked(removal: Retrained, progress: Progress) -> Shown:
     if not affordable(recipe, len(kept.core)):
         why = f"Not estimable: {len(kept.core)} core rows and this network are too many to train dozens of cores for an audit."
         return Shown(told("membership", {"withheld": why}))
-    count = POLICY["audits"]["membership"]["canaries"]
+    count = AUDITS["audits"]["membership"]["canaries"]
     share = [round(count * len(part) / len(targets)) for part in (targets.core, targets.user)]  # planted where the targets were
     planted = [mislabelled(part, classes=len(classes), seed=SEED, count=n) for part, n in zip((kept.core, kept.user), share, strict=True)]
     canaries = Rows(*planted)

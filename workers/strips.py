@@ -24,7 +24,7 @@ from models.guarantee import Measured, Power
 from models.linear.core import encode, logits_of_rows
 from models.linear.statistics import Rows, Statistics, subtract
 from models.progress import Progress
-from service.auditing import POLICY
+from service.policies import AUDITS
 from workers.artifacts import rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
@@ -69,7 +69,7 @@ def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progres
     decoder's own); told a thumbnail of the image (the planted leak, which must be seen). Of a model of fixed features a fifth is told what
     a refit without some user samples serves: it and the second foretell their images from what either version serves.
     """
-    count, rules = task["counts"], POLICY["audits"]["decoder"]
+    count, rules = task["counts"], AUDITS["audits"]["decoder"]
     train, test = version.chooses, version.decides
     if len(train) < 2 * decoder.HELD_OUT or len(test) < 20:
         raise Failure("audit_rows", "Too few audit images: a decoder needs 16 of the validation half and 20 of the final half.")

@@ -191,6 +191,7 @@ def test_a_part_whose_worker_is_killed_is_done_again_and_nothing_else_is(start: 
     assert left_over(service) == set()
 
 
+@pytest.mark.faults
 def test_a_job_whose_worker_is_killed_is_split_anew_and_leaves_nothing_of_the_first_time(start: Start, alone: list[list[str]]) -> None:
     service = start(workers=2, lease_seconds="3")
 
@@ -209,6 +210,7 @@ def test_a_job_whose_worker_is_killed_is_split_anew_and_leaves_nothing_of_the_fi
     assert left_over(service) == set()
 
 
+@pytest.mark.faults
 def test_a_part_that_cannot_be_done_ends_its_job_with_its_reason(start: Start) -> None:
     service = start(workers=2, max_attempts="1")
 
@@ -229,6 +231,7 @@ def test_a_part_that_cannot_be_done_ends_its_job_with_its_reason(start: Start) -
     assert left_over(service) == set()
 
 
+@pytest.mark.faults
 def test_a_worker_told_to_end_gives_back_the_job_and_the_part_in_hand(start: Start, alone: list[list[str]]) -> None:
     service = start(workers=1)
 

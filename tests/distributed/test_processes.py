@@ -113,7 +113,7 @@ def service_record(service: Cluster) -> Iterator[str]:
 
 
 def test_a_job_that_computes_for_too_long_is_ended_and_says_why(cluster: Start, data: Digits) -> None:
-    service = cluster(job_seconds="2")
+    service = cluster(job_seconds="6")
     body = {"name": "slow", "dataset": "digits", "architecture": {"name": "convnet"}, "training": {"epochs": 10_000}}
 
     job = service.job(service.client.post("/models", json=body), state="failed")

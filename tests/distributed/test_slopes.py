@@ -61,7 +61,8 @@ def solver(service: Live) -> dict[str, Any]:
     return {k: said[k] for k in ("reached", "target", "error", "residual", "passes", "history")}
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_residual_of_one_process(
     cluster: Start, alone: dict[str, Any], twice: Digits, workers: int
 ) -> None:
