@@ -96,6 +96,7 @@ def test_accuracy_scores_all_six_and_keeps_earlier_seeds() -> None:
     assert "fine-tuning the whole network" in outcome.show(found)
 
 
+@pytest.mark.slow
 def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw() -> None:
     plan = caltech.Plan(core_each=3, user_each=5, removed=(1,), rank=8, ridge=1.0)
     net = build(Architecture(name="mobilenet_v2", input_shape=(1, 8, 8), classes=7), 0)

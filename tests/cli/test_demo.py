@@ -123,6 +123,7 @@ def test_whoever_holds_a_service_takes_it_along_however_it_ends(number: signal.S
     assert ended(service)
 
 
+@pytest.mark.slow
 def test_a_demo_that_is_told_to_end_takes_its_service_and_its_data_along(tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}

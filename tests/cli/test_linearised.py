@@ -64,6 +64,7 @@ def test_a_release_lies_from_the_refit_as_far_as_its_noise_explains(site: Site, 
     assert json.loads(first.stdout)["squared"] <= 0.25**2
 
 
+@pytest.mark.slow
 def test_other_rows_do_not_explain_a_release(site: Site, whole: Whole) -> None:
     (whole.folder / "half.txt").write_text("\n".join(site.ids("user")[::2]))
 

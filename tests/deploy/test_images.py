@@ -69,6 +69,7 @@ def test_the_api_starts_and_accepts_without_a_package_of_the_worker(environment:
     assert asked.status_code == 422 and asked.json()["code"].startswith("parquet"), asked.text
 
 
+@pytest.mark.slow
 def test_a_worker_without_torch_says_what_to_install_and_ends(environment: dict[str, str], tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", API_IMAGE, "migrate"], cwd=tmp_path, env=environment, timeout=60, check=True)
 

@@ -144,6 +144,7 @@ def test_the_steps_of_the_compose_file_give_a_service_that_works_survives_and_en
     assert again.key() == up.key()
 
 
+@pytest.mark.faults
 def test_what_it_started_ends_with_it_even_if_it_is_killed(state: Path) -> None:
     with started(state.parent / "killed") as up:
         up.until("First API key")

@@ -23,6 +23,7 @@ def breakable() -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.faults
 def test_a_job_outlives_a_crash_of_the_database_and_is_not_charged(
     breakable: Server, redis_server: Server, tmp_path: Path, upload: bytes, data: Digits
 ) -> None:

@@ -251,6 +251,7 @@ def test_a_worker_told_to_end_gives_back_the_job_and_the_part_in_hand(start: Sta
     assert left_over(service) == set()
 
 
+@pytest.mark.faults
 def test_cancelling_a_job_cancels_its_parts_and_leaves_nothing(start: Start, many: Digits) -> None:
     service = start(workers=2)
     service.end_of(begin_fit(service))

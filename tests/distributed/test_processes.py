@@ -51,6 +51,7 @@ def second_api(cluster: Cluster, directory: Path) -> Iterator[httpx.Client]:
         process.stdout.close()
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_service_give_the_same_bits(cluster: Start, own_live: Live, data: Digits) -> None:
     over_servers, gone = cluster(), data.of(subject="person-07")
 
@@ -82,6 +83,7 @@ def test_a_worker_told_to_end_gives_its_job_back_at_once_and_another_finishes_it
     assert "event: given_back" in service.client.get(f"{answer.headers['Location']}/events").text
 
 
+@pytest.mark.faults
 def test_a_killed_workers_job_is_taken_over_when_its_lease_ends(cluster: Start, data: Digits) -> None:
     service = cluster(lease_seconds="3", workers=2)
     service.fit("m", "digits")
@@ -151,6 +153,7 @@ def test_any_api_process_answers_the_same_and_a_key_counts_once_over_all(cluster
     assert seen == ended and ended["state"] == "fulfilled"
 
 
+@pytest.mark.faults
 def test_jobs_are_carried_out_without_redis_and_with_redis_that_came_late(
     postgres: Server, cluster: Start, upload: bytes, tmp_path: Path, data: Digits
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_killed_removal_goes_on_where_it_was_and_gives_the_same_bits(live: Liv
     assert_only_live_blobs(live.directory)
 
 
+@pytest.mark.slow
 def test_a_cancelled_removal_ends_within_a_moment_and_leaves_no_checkpoint(live: Live) -> None:
     answer = ask(live, "broken")
     at_work(live, answer, 0.2)
