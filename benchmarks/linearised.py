@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.clock import Contender, in_turns, once
 from benchmarks.data import draw, images
+from benchmarks.machine import where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress, seconds, times
 from benchmarks.tuning import fraction, from_scratch
 from models.data import Samples
@@ -109,7 +110,8 @@ def _accuracy(division: Division) -> dict[str, Any]:
     noised = [division.right(division.w + core.sigma * curvature.draw(os.urandom)) for _ in range(NOISE_DRAWS)]
     right = {"core": division.right(zero(core)), "whole": division.right(division.w), "noised": fmean(noised)}
     progress(f"core {right['core']:.4f}, whole {right['whole']:.4f}, with noise {right['noised']:.4f}")
-    return {"accuracy": right, "ridge": core.ridge, "sigma": core.sigma, "p": core.tangent.p, "seconds": division.spent}
+    return {"accuracy": right, "ridge": core.ridge, "sigma": core.sigma, "p": core.tangent.p, "seconds": division.spent,
+            "where": where()}  # fmt: skip
 
 
 def _forgetting(division: Division) -> list[dict[str, Any]]:
@@ -254,11 +256,11 @@ def _accuracy_table(cells: dict[str, Any], order: list[str]) -> Table:
         if beside := _beside(order):
             rows.append((title, f"{100 * beside[name]:.2f}", "", ""))
     chosen = "; ".join(f"seed {seed}: L = {cells[seed]['ridge']:g}, sigma = {cells[seed]['sigma']:g}" for seed in order)
-    spent = cells[order[0]]["seconds"]
+    spent, places = cells[order[0]]["seconds"], "; ".join(f"seed {seed}: {cells[seed]['where']}" for seed in order)
     note = (
         f"Fashion-MNIST, {CORE_ROWS:,} core and {USER_ROWS:,} user rows, convnet, p = {cells[order[0]]['p']:,}; test accuracy in %. L and "
         f"sigma chosen on core rows: {chosen}. Seed {order[0]}: core {spent['core']:.0f} s, w_u {spent['passes']:.0f} passes, "
-        f"{spent['solve']:.0f} s."
+        f"{spent['solve']:.0f} s. Measured on: {places}."
     )
     return Table("accuracy", ("weights", "mean", "sd", f"seeds {', '.join(order)}"), tuple(rows), note)
 
