@@ -10,7 +10,7 @@ demo: .venv/run.stamp
 	$(BIN)/expunge demo --out demo-output $(if $(DATA),--data $(DATA))
 
 test: .venv/dev.stamp lint
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow --timeout 3600
@@ -48,9 +48,9 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 .venv/run.stamp: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[service,worker]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[service,worker,s3,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -e '.[service,worker,s3,dev]'
 	touch $@ .venv/run.stamp

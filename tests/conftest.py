@@ -27,12 +27,18 @@ def upload(data: Digits, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory, upload: bytes) -> Iterator[Live]:
+def embedded(tmp_path_factory: pytest.TempPathFactory, upload: bytes) -> Iterator[Live]:
     """One service for all tests of a session, with the data set `digits`; every test makes its own model."""
-    service = Live(tmp_path_factory.mktemp("live"))
+    service = Live(tmp_path_factory.mktemp("embedded"))
     service.upload("digits", upload)
     yield service
     service.stop()
+
+
+@pytest.fixture(scope="session")
+def live(embedded: Live) -> Live:
+    """The service that a test talks to."""
+    return embedded
 
 
 @pytest.fixture

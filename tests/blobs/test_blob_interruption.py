@@ -95,12 +95,22 @@ print(line, *sorted(seen))
 """
 
 
-# Where a process may die is what matters most; an interrupt, which runs the clean-up, is tried at every third line.
-STEPS = {"os._exit(7)": 1, "raise KeyboardInterrupt": 3}
+@pytest.fixture(params=["os._exit(7)", "raise KeyboardInterrupt"], ids=["killed", "interrupted"])
+def end(request: pytest.FixtureRequest) -> str:
+    """How a process ends at a line: without any clean-up, or with it."""
+    return str(request.param)
 
 
-def run_each_line(repository: Path, address: str, *, act: str, before: str, end: str, allowed: set[str]) -> tuple[int, set[str]]:
-    script = EACH_LINE.format(address=address, marker=MARKER, act=act, before=before, end=end, step=STEPS[end], allowed=allowed)
+@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.slow)], ids=["some lines", "all lines"])
+def step(request: pytest.FixtureRequest) -> int:
+    """One in how many lines is tried."""
+    return int(request.param)
+
+
+def run_each_line(
+    repository: Path, address: str, *, act: str, before: str, end: str, step: int, allowed: set[str]
+) -> tuple[int, set[str]]:
+    script = EACH_LINE.format(address=address, marker=MARKER, act=act, before=before, end=end, step=step, allowed=allowed)
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     lines, *seen = done.stdout.split()
@@ -114,25 +124,25 @@ def run_each_line(repository: Path, address: str, *, act: str, before: str, end:
         pytest.param('vault.keys.create(["up-1", "up-2"]); vault.put("up-1", PLAIN, keyed=True)', id="keyed", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("end", STEPS)
 def test_a_put_that_ends_at_any_line_leaves_a_whole_blob_or_none(
-    address: str, at_rest: AtRest, repository: Path, end: str, act: str
+    address: str, at_rest: AtRest, repository: Path, end: str, step: int, act: str
 ) -> None:
-    lines, seen = run_each_line(repository, address, act=act, before="pass", end=end, allowed={"whole", "BlobMissing", "KeyMissing"})
+    allowed = {"whole", "BlobMissing", "KeyMissing"}
+    lines, seen = run_each_line(repository, address, act=act, before="pass", end=end, step=step, allowed=allowed)
 
     assert lines > 50
     assert {"whole", "BlobMissing"} <= seen
     assert at_rest() == b""
 
 
-@pytest.mark.parametrize("end", STEPS)
-def test_a_shred_that_ends_at_any_line_can_be_done_again(address: str, at_rest: AtRest, repository: Path, end: str) -> None:
+def test_a_shred_that_ends_at_any_line_can_be_done_again(address: str, at_rest: AtRest, repository: Path, end: str, step: int) -> None:
     lines, seen = run_each_line(
         repository,
         address,
         act='vault.shred("up-1")',
         before='vault.put("up-1", PLAIN)',
         end=end,
+        step=step,
         allowed={"whole", "BlobMissing", "KeyMissing"},
     )
 

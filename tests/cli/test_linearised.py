@@ -53,6 +53,7 @@ def test_a_first_version_and_a_release_both_verify(site: Site, whole: Whole) -> 
     assert "gaussian_indistinguishable proved, mu = 0.1" in second
 
 
+@pytest.mark.slow
 def test_a_release_lies_from_the_refit_as_far_as_its_noise_explains(site: Site, whole: Whole) -> None:
     (whole.folder / "nobody.txt").write_text("")
 

@@ -150,7 +150,8 @@ def in_hand(service: Cluster, location: str, worker: subprocess.Popen[bytes]) ->
     raise AssertionError("the worker took no part")
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_files_of_one_process(start: Start, alone: list[list[str]], many: Digits, workers: int) -> None:
     service = start(workers=workers)
 
@@ -172,6 +173,7 @@ def test_any_number_of_workers_gives_the_files_of_one_process(start: Start, alon
     assert left_over(service) == set()
 
 
+@pytest.mark.faults
 def test_a_part_whose_worker_is_killed_is_done_again_and_nothing_else_is(start: Start, alone: list[list[str]]) -> None:
     service = start(workers=3, lease_seconds="3")
 

@@ -63,6 +63,7 @@ def test_both_forms_of_the_service_give_the_same_bits(cluster: Start, own_live: 
         assert own_live.sha256("m", file) == over_servers.sha256("m", file)
 
 
+@pytest.mark.faults
 def test_a_worker_told_to_end_gives_its_job_back_at_once_and_another_finishes_it(cluster: Start, data: Digits) -> None:
     service = cluster()
     service.fit("m", "digits")
@@ -114,6 +115,7 @@ def service_record(service: Cluster) -> Iterator[str]:
     database.close()
 
 
+@pytest.mark.faults
 def test_a_job_that_computes_for_too_long_is_ended_and_says_why(cluster: Start, data: Digits) -> None:
     service = cluster(job_seconds="6")
     body = {"name": "slow", "dataset": "digits", "architecture": {"name": "convnet"}, "training": {"epochs": 10_000}}

@@ -28,6 +28,7 @@ def judged(net: Network, data: Biased) -> tuple[float, float]:
     return float(right), found.probes[0].balanced_accuracy
 
 
+@pytest.mark.slow
 def test_unbiased_accuracy_rises_and_a_fresh_linear_probe_falls(data: Biased) -> None:
     architecture = Architecture(name="convnet", input_shape=(3, 8, 8), classes=10, hidden=(16, 32, 64, 64))
     vanilla = trained(architecture, data.core, epochs=6)

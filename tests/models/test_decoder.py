@@ -189,6 +189,7 @@ def test_trained_in_full_a_constant_gains_at_most_a_fiftieth_of_a_bit() -> None:
     assert nothing.bits - constant.bits <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2])
 def test_k_revealed_bits_are_found_to_be_k_bits(k: int) -> None:
     assert revealed(k, QUICK_BITS) == pytest.approx(k * log(2), rel=0.03)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import Cluster, Live
-from tests.servers import fresh_database
+from tests.servers import Server, fresh_database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -21,19 +21,18 @@ def record(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield url
 
 
+@pytest.fixture(scope="session")
+def distributed(postgres: Server, redis_server: Server, tmp_path_factory: pytest.TempPathFactory, upload: bytes) -> Iterator[Live]:
+    """One API and one worker for all tests of a session, with the data set `digits`."""
+    with fresh_database(postgres) as url:
+        service = Cluster(tmp_path_factory.mktemp("distributed"), database_url=url, redis_url=redis_server.url)
+        service.upload("digits", upload)
+        yield service
+        service.stop()
+
+
 @pytest.fixture(scope="session", params=["embedded", "distributed"])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upload: bytes) -> Iterator[Live]:
-    """One service of each form for all tests of a session, with the data set `digits`; every test makes its own model."""
-    directory = tmp_path_factory.mktemp(request.param)
-    if request.param == "embedded":
-        yield from _with_digits(Live(directory), upload)
-    else:
-        redis_url = request.getfixturevalue("redis_server").url
-        with fresh_database(request.getfixturevalue("postgres")) as url:
-            yield from _with_digits(Cluster(directory, database_url=url, redis_url=redis_url), upload)
-
-
-def _with_digits(service: Live, upload: bytes) -> Iterator[Live]:
-    service.upload("digits", upload)
-    yield service
-    service.stop()
+def live(request: pytest.FixtureRequest) -> Live:
+    """The service in each form. Both fixtures stay for the session; this one, being parametrised, is made anew at every change."""
+    service: Live = request.getfixturevalue(request.param)
+    return service

@@ -69,6 +69,7 @@ def live(tmp_path: Path) -> Any:
     service.stop()
 
 
+@pytest.mark.faults
 def test_a_killed_removal_goes_on_where_it_was_and_gives_the_same_bits(live: Live) -> None:
     answer = ask(live, "broken")
     at_work(live, answer, 0.2)

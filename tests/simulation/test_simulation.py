@@ -24,9 +24,9 @@ from tests.simulation import schedule
 from tests.simulation.schedule import Result
 from tests.simulation.world import Faults
 
-CHUNK = 50
+CHUNK = 25
 QUICK = 1
-"""Chunks in every run of the tests: 50 schedules."""
+"""Chunks in every run of the tests."""
 ALL = int(os.environ.get("EXPUNGE_SCHEDULES", "10000")) // CHUNK
 """Chunks in `make faults`."""
 
