@@ -26,8 +26,8 @@ from service.tables import Certificate, Dataset, Job, Model
 
 router = APIRouter(tags=["jobs"])
 
-POLL = 0.05
-"""Seconds between two looks at a job that somebody waits for."""
+POLL, LATE, LONGEST = 0.05, 0.05, 0.5
+"""Seconds between two looks at a job that somebody waits for; longer the longer it takes: by `LATE` of the time waited, to `LONGEST`."""
 
 
 @router.get("/jobs", response_model=Page)
@@ -54,12 +54,13 @@ async def get_job(
     job_id: str, home: OpenHome, caller: MayRead, wait: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 0
 ) -> Any:
     """A job now; with `wait`, as soon as it ends or after that many seconds."""
-    deadline = time.monotonic() + wait
+    begun = time.monotonic()
     while True:
         job = await run_in_threadpool(_look, home, job_id)
-        if jobs.is_final(job.state) or time.monotonic() >= deadline:
+        waited = time.monotonic() - begun
+        if jobs.is_final(job.state) or waited >= wait:
             break
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(min(POLL + LATE * waited, LONGEST, wait - waited))
     return Response(
         job.model_dump_json(), media_type="application/json", headers=None if jobs.is_final(job.state) else {"Retry-After": "1"}
     )

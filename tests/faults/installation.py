@@ -46,7 +46,7 @@ class Installation(Cluster):
         self.accepted: list[str] = []
         self.kills = 0
         self._left: dict[str, list[str]] = {}
-        self._locations: dict[str, str] = {}
+        self.locations: dict[str, str] = {}
         self._lock = threading.Lock()
         settings = {"lease_seconds": "3"} | settings
         super().__init__(directory, database_url=postgres.url, redis_url=redis.url, workers=workers, **settings)
@@ -81,7 +81,7 @@ class Installation(Cluster):
                 request: str = answer.json()["id"]
                 with self._lock:
                     self.accepted.append(request)
-                    self._locations[request] = answer.headers["Location"]
+                    self.locations[request] = answer.headers["Location"]
                 return request
             assert answer.status_code >= 500 or answer.status_code in (409, 429), answer.text
             time.sleep(0.1)
