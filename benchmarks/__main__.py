@@ -10,6 +10,7 @@ from functools import partial
 from benchmarks import (
     accuracy,
     attributes,
+    audits,
     caltech,
     erase,
     erase_speed,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Run] = {
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
     wide.NAME: lambda asked, keep: wide.run(),
+    audits.NAME: lambda asked, keep: audits.run(),
 }
 
 MINUTES = {
@@ -55,6 +57,7 @@ MINUTES = {
     transfer.NAME: (transfer.MINUTES, 0),
     service.NAME: (service.MINUTES, 0),
     wide.NAME: (wide.MINUTES, 0),
+    audits.NAME: (audits.MINUTES, 0),
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 

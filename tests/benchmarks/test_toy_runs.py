@@ -9,7 +9,23 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks import __main__, accuracy, alone, caltech, data, forget, latency, outcome, removals, rivals, setting, storage, tuning, wide
+from benchmarks import (
+    __main__,
+    accuracy,
+    alone,
+    audits,
+    caltech,
+    data,
+    forget,
+    latency,
+    outcome,
+    removals,
+    rivals,
+    setting,
+    storage,
+    tuning,
+    wide,
+)
 from models.data import Samples
 from models.nets import Architecture, build
 from models.train import Training
@@ -35,6 +51,18 @@ def test_forget_measures_every_cell_and_finds_every_hash_equal() -> None:
     assert [(c["n"], c["k"], c["equal"]) for c in toy["cells"]] == [(300, 1, True), (300, 10, True), (600, 1, True), (600, 10, True)]
     assert found.goals[-1].met
     assert "toy: d = 49 features" in outcome.show(found)
+
+
+@pytest.mark.slow
+def test_audits_are_billed_by_what_they_are_spent_on() -> None:
+    scale = audits.Scale(core=200, user=300, audit=800, forgotten=20, groups=32, steps=5, judged=20)
+
+    found = audits.measured(digits(0, 1300), digits(1300, 1400), scale)
+
+    billed = {row["audit"] for row in found.numbers["bill"]}
+    assert billed == {"membership", "utility", "distance", "differencing", "probes", "interval", "decoder"}
+    assert found.goals[0].met
+    assert "64 refits" in outcome.show(found)
 
 
 @pytest.mark.parametrize("method", list(alone.METHODS))
