@@ -194,7 +194,7 @@ def outcome_of(cells: dict[str, Any], speed: dict[str, Any] | None) -> Outcome:
     tables = [table_of(task, cells[task.name]) for task in TASKS if task.name in cells]
     goals = goals_of(cells)
     if speed:
-        tables.append(erase_speed.table_of(speed))
+        tables += [erase_speed.table_of(speed), erase_speed.shares_of(speed)]
         goals.append(erase_speed.goal_of(speed))
     return Outcome(NAME, "Attribute removal", tuple(tables), tuple(goals), {"cells": cells, "speed": speed})
 

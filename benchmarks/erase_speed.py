@@ -34,6 +34,8 @@ KEPT = 0.02
 """Accuracy that a point may have lost to be compared: a code that says nothing at all leaks nothing and is of no use."""
 
 WANTED = 20.0
+SHARES = (0.5, 0.7, 0.8, 0.9)
+"""Of the leakage before, as marks on the way."""
 
 
 @dataclass
@@ -122,6 +124,21 @@ def table_of(speed: dict[str, Any]) -> Table:
     )
     headings = ("scope", "an epoch", "reached", "epochs", "leakage", "accuracy", "least leakage", "accuracy there")
     return Table("bottleneck and network", headings, tuple(rows), note)
+
+
+def shares_of(speed: dict[str, Any]) -> Table:
+    """How long each scope takes until a share of the leakage is gone, at no more than `KEPT` of accuracy: the ratio hangs on the share."""
+    rows = []
+    for share in SHARES:
+        ends = {}
+        for scope in SCOPES:
+            most, least = (1 - share) * speed["before"], speed["right"] - KEPT
+            good = [p for p in speed[scope]["points"] if p["leakage"] <= most and p["right"] >= least]
+            ends[scope] = good[0]["end"] if good else None
+        cells = [seconds(end) if end is not None else "never" for end in ends.values()]
+        quick, slow = (ends[scope] for scope in SCOPES)
+        rows.append((f"{100 * share:.0f} %", *cells, times(slow / quick) if quick is not None and slow is not None else ""))
+    return Table("bottleneck and network: seconds until a share is removed", ("share", *SCOPES, "ratio"), tuple(rows), "From the same run.")
 
 
 def goal_of(speed: dict[str, Any]) -> Goal:
