@@ -42,6 +42,9 @@ FORM: dict[str, Any] = {
 }
 SIGMA = {"rank": 256, "sigma": 0.1}
 
+MATHEMATICS = pytest.mark.parametrize("live", ["embedded", pytest.param("distributed", marks=pytest.mark.slow)], indirect=True)
+"""Of what is about numbers more than about the form of the service."""
+
 
 def fresh(live: Live, data: Digits, directory: Path, **more: Any) -> str:
     """A new linearised model on an upload of its own; sigma is given unless a test is about its choice."""
@@ -125,6 +128,7 @@ def test_forgetting_by_auto_publishes_user_weights_alone_with_their_mu(live: Liv
     assert "gaussian_indistinguishable proved, mu = 0.2" in report.steps[5].detail
 
 
+@MATHEMATICS
 def test_the_release_lies_from_the_dense_refit_as_far_as_its_noise_explains(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     core, before = loaded(live, model)
@@ -157,6 +161,7 @@ def test_wishes_become_a_smaller_mu_that_certificate_and_answer_state(live: Live
     assert gaussian.delta(float(found[1][1]), 0.5) <= 1e-5 * (1 + 1e-9) < gaussian.delta(float(found[1][1]) + 1e-4, 0.5)
 
 
+@MATHEMATICS
 def test_two_requests_of_one_job_take_the_smaller_mu_and_the_larger_limit(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     body = {"name": f"{model}-slow", "dataset": model, "architecture": {"name": "convnet"}, "training": {"epochs": 10}}
@@ -218,6 +223,7 @@ def test_naming_every_user_id_is_the_same_as_everything(live: Live, data: Digits
     assert not any(bool(value.any()) for value in tensors(live, model, "user.safetensors").values())
 
 
+@MATHEMATICS
 def test_retrain_forgets_a_core_sample_and_a_later_forget_composes(live: Live, data: Digits, tmp_path: Path) -> None:
     gone, users = data.of(role="core")[:2], data.of(role="user")
     model = fresh(live, data, tmp_path)
@@ -349,6 +355,7 @@ def test_a_service_killed_while_it_solves_finishes_after_restart(own_live: Live,
     assert len(live.client.get("/models/m/versions").json()["items"]) == 2
 
 
+@MATHEMATICS
 def test_the_documented_function_gives_the_services_accuracy_figures(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
     live.request(live.forget(model, ids=data.of(role="user")[:5]).json()["id"])
