@@ -71,8 +71,8 @@ def measure() -> dict[str, Any]:
         out = irene.erase(net, data.core, 10, irene.strong(CORE, scope=scope, gamma=GAMMA), scope=scope, seed=0, watch=watch)
         lengths = [after - first for first, after in pairwise(watch.ends)]
         found[scope] = {"epoch": sorted(lengths)[len(lengths) // 2], "points": []}
-        for number in range(len(watch.ends)):
-            state = load_network(out.architecture, watch.states[number])
+        for number, held in enumerate(watch.states):
+            state = load_network(out.architecture, held)
             values = raw if scope == "bottleneck" else bottleneck_values(state, data.audit.samples.inputs)
             leaked, right = read(state, values, data.audit)
             point = {"epochs": number + 1, "end": watch.ends[number], "leakage": leaked, "right": right}
