@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Tests and benchmarks compare bits and run side by side: one BLAS thread a process.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+# Without bytecode kept beside the sources every service and every child compiles torch again, in twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test slow faults soak up bench bench-full lint clean
 
