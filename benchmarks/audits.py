@@ -28,11 +28,13 @@ from models.data import Samples
 from models.forget.refit import weights_of
 from models.linear.core import logits, logits_of_rows
 from models.linear.statistics import Rows, Statistics, add, subtract
+from models.progress import silent
 from models.train import Training
 from workers.beyond import MOST_JUDGED
 from workers.differenced import GROUPS, MOST_KEPT
 from workers.judging import bottleneck
-from workers.strips import DRAWS, decoding, thumbnail
+from workers.strips import DRAWS
+from workers.telling import NOTHING, SHARE, THUMBNAIL, tell, thumbnail
 
 NAME = "audits"
 MINUTES = 12
@@ -52,7 +54,7 @@ class Scale:
     audit: int = AUDIT
     forgotten: int = FORGOTTEN
     groups: int = shadows.GROUPS
-    steps: int = 600
+    steps: int = 800
     judged: int = MOST_JUDGED
 
 
@@ -190,24 +192,22 @@ def brighter(samples: Samples) -> Tensor:
 
 
 def of_decoder(bill: Bill, parts: Parts, held: Samples, scale: Scale) -> dict[str, Any]:
-    """Three decoders of one budget: told nothing, the version's answers, a thumbnail of the image; and samples by the second."""
+    """Three decoders of one budget, after a first: told nothing, the version's answers, a thumbnail; and samples by the second."""
     core, half = parts.setting.core, len(held) // 2
     weights = weights_of(core, parts.sums)
     learn, judge = held.inputs[:half], held.inputs[half : half + scale.judged]
-    how = decoding(learn, scale.steps)
-    told: dict[str, tuple[Tensor | None, Tensor | None]] = {
-        "nothing": (None, None),
-        "answers": (logits(core, weights, learn).float(), logits(core, weights, judge).float()),
-        "thumbnail": (thumbnail(learn), thumbnail(judge)),
-    }
+    of_judged = {"answers": logits(core, weights, judge).float(), THUMBNAIL: thumbnail(judge)}
+    known = {"answers": logits(core, weights, learn).float(), THUMBNAIL: thumbnail(learn)}
+    said = f"training: {scale.steps} steps told nothing, then {scale.steps // SHARE} each told nothing, answers, a thumbnail"
+    fitted: dict[str, Decoder] = bill.of("decoder", said, lambda: tell(learn, known, scale.steps, silent))
     scores: dict[str, Scored] = {}
-    for name, (own, other) in told.items():
-        fitted: Decoder = bill.of("decoder", f"training, told {name}", partial(decoder.fit, learn, own, how))
-        scores[name] = bill.of("decoder", f"scoring {len(judge)} images, told {name}", partial(decoder.nll, fitted, judge, other))
-        if name == "answers" and other is not None:
-            shown = other[:5].repeat(DRAWS, 1)
-            bill.of("decoder", f"{len(shown)} samples", partial(decoder.sample, fitted, shown))
-    gains = {name: decoder.gain(scores["nothing"], scores[name]) for name in ("answers", "thumbnail")}
+    for name, one in fitted.items():
+        scores[name] = bill.of(
+            "decoder", f"scoring {len(judge)} images, told {name}", partial(decoder.nll, one, judge, of_judged.get(name))
+        )
+    shown = of_judged["answers"][:5].repeat(DRAWS, 1)
+    bill.of("decoder", f"{len(shown)} samples", lambda: decoder.sample(fitted["answers"], shown))
+    gains = {name: decoder.gain(scores[NOTHING], scores[name]) for name in of_judged}
     return {"bits": {name: score.bits for name, score in scores.items()},
             "saved": {name: [found.value, *found.ci95] for name, found in gains.items()}}  # fmt: skip
 
@@ -222,12 +222,12 @@ def outcome_of(bill: Bill, numbers: dict[str, Any], scale: Scale) -> Outcome:
         rows += [("", "all of it", seconds(bill.total(audit)))] if len(own) > 1 else []
     note = (
         f"{scale.core:,} core rows, {scale.user:,} user rows, {scale.forgotten} of them forgotten, d = {numbers['d']:,}; {scale.audit:,} "
-        f"audit rows, half of which train probes and decoders ({scale.steps} steps); the attribute: whether an image is brighter than the "
+        f"audit rows, half of which train probes and decoders; the attribute: whether an image is brighter than the "
         "middle one of its label. Processor seconds of one thread, one run; loading rows and drawing pictures are not among them."
     )
     found = numbers["decoder"]
     told = tuple(
-        (name, f"{bits:.3f}", "" if name == "nothing" else "{:.4f} ({:.4f} to {:.4f})".format(*found["saved"][name]))
+        (name, f"{bits:.3f}", "" if name == NOTHING else "{:.4f} ({:.4f} to {:.4f})".format(*found["saved"][name]))
         for name, bits in found["bits"].items()
     )
     height, width = numbers["shape"][1:]

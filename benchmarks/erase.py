@@ -17,7 +17,7 @@ from benchmarks.attributes import TASKS, Rows, Task
 from benchmarks.clock import once
 from benchmarks.machine import where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
-from models.audit.probe import Held, probe
+from models.audit.probe import Held, Probed, probe
 from models.erase import heads, irene, leace, lnl, quantized
 from models.erase.attribute import Attributed, balance, label_information
 from models.erase.auto import is_biased
@@ -42,7 +42,10 @@ VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST, AGAIN = (
 )  # fmt: skip
 METHODS = (VANILLA, PAPER, STRONG, LNL, QUANTIZED, LEACE, LAST, AGAIN)
 LN2 = math.log(2.0)
-NOISE = 0.4
+NOISES = (0.2, 0.28, 0.4, 0.57, 0.8, 1.1, 1.6, 2.3)
+"""Standard deviations that may be served with, the least first."""
+LITTLE = 0.1
+"""Share of H(v) that the upper limit of probes on the validation half may find, for a noise to be enough."""
 WIDE = 16
 """Code before LEACE: it takes a direction for each value but one, and of the log-odds code of two classes that is all there is."""
 
@@ -150,10 +153,24 @@ def methods(task: Task, rows: Rows, seed: int) -> dict[str, Work]:
 
     def by_learning_again(net: Network, watch: Last, _: Network | None) -> tuple[Network, float | None]:
         out, own = by_irene(irene.relearning(count))(net, watch, None)
-        return with_noise(out, NOISE, KEY), own
+        return noisy_enough(task, rows, out), own
 
     again = {AGAIN: by_learning_again} if scope == "network" and is_biased(core, values) else {}
     return {**again, PAPER: by_irene(paper), STRONG: by_irene(strong), LNL: by_lnl, QUANTIZED: by_bits, LEACE: by_leace, LAST: afterwards}
+
+
+def noisy_enough(task: Task, rows: Rows, net: Network) -> Network:
+    """Serve with the least noise that hides the attribute from probes which learn on a quarter of the audit rows and are judged on another.
+
+    Both quarters are of the half that probes learn on later: the rows that the result is judged on choose nothing.
+    """
+    half = len(rows.audit) // 2
+    for sigma in NOISES:
+        noisy = with_noise(net, sigma, KEY)
+        if (found := probed(task, rows, served(noisy, rows.audit), half // 2, half)).upper <= LITTLE * found.entropy:
+            break
+    progress(f"    noise {sigma:g}: on the validation half {found.leakage:.4f} nat, upper limit {found.upper:.4f}")
+    return noisy
 
 
 def tested(audit: Attributed) -> Attributed:
@@ -175,10 +192,8 @@ def own_figure(net: Network, state: dict[str, Tensor], kind: heads.HeadKind, aud
 
 def judged(task: Task, rows: Rows, net: Network) -> dict[str, Any]:
     """Return fresh-probe leakage with its limits, and accuracies."""
-    values, audit = served(net, rows.audit), rows.audit
-    half = len(audit) // 2
-    parts = [Held(values[some], audit.values[some], audit.samples.labels[some]) for some in (slice(0, half), slice(half, None))]
-    found = probe(*parts, values=task.values, classes=rows.architecture.classes, seed=0, resamples=RESAMPLES, conditional=False)
+    audit = rows.audit
+    found = probed(task, rows, served(net, audit), len(audit) // 2, len(audit))
     right = (net(audit.samples.inputs).argmax(1) == audit.samples.labels).double()
     weights = balance(audit, task.values).double()
     return {
@@ -187,6 +202,12 @@ def judged(task: Task, rows: Rows, net: Network) -> dict[str, Any]:
         "usual": float((net(rows.usual.samples.inputs).argmax(1) == rows.usual.samples.labels).double().mean()),
         "balanced": float((weights * right).sum() / weights.sum()), "own": None, "seconds": None,
     }  # fmt: skip
+
+
+def probed(task: Task, rows: Rows, values: Tensor, learnt: int, end: int) -> Probed:
+    """Let fresh probes learn on so many audit rows, and judge them on those from there to the end."""
+    held = [Held(values[some], rows.audit.values[some], rows.audit.samples.labels[some]) for some in (slice(0, learnt), slice(learnt, end))]
+    return probe(*held, values=task.values, classes=rows.architecture.classes, seed=0, resamples=RESAMPLES, conditional=False)
 
 
 def outcome_of(cells: dict[str, Any], speed: dict[str, Any] | None) -> Outcome:

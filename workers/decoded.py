@@ -1,9 +1,10 @@
 """The decoder's audit of an exact removal: how well forgotten images are foretold from what each version serves for them.
 
-Two decoders of one budget, trained on audit images alone: one told the answers of the version before, the other those of the version after,
-which by its hash is the retrained one. Both then foretell the forgotten images from what each version serves, and a version's score is the
-mean of theirs: what differs between versions is what they serve, and not the luck of a training. The null are refits without as many other
-rows. The planted leak is a thumbnail of the image: who is told it must be seen to do better than who is told nothing.
+Decoders learn from audit images alone. Two of one budget go on from one that is told nothing: one is told the answers of the version
+before, the other those of the version after, which by its hash is the retrained one. Both then foretell the forgotten images from what each
+version serves, and a version's score is the mean of theirs: what differs between versions is what they serve, and not the luck of a
+training. The null are refits without as many other rows. The planted leak is a thumbnail of the image: who is told it must be seen to do
+better than who is told nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.audit import decoder
-from models.audit.decoder import Decoder, Gain, Scored
+from models.audit.decoder import Gain, Scored
 from models.audit.findings import SERVED
 from models.data import Samples
 from models.guarantee import Measured
@@ -31,7 +32,8 @@ from workers.auditing import document
 from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
-from workers.strips import decoding, strip, thumbnail
+from workers.strips import strip
+from workers.telling import NOTHING, THUMBNAIL, tell, thumbnail
 
 VERSIONS = ("before", "after")
 """Whose answers a decoder is trained on."""
@@ -45,23 +47,17 @@ def decoded(removal: Forgotten, progress: Progress) -> Shown:
     if len(learn) < 2 * decoder.HELD_OUT:
         return Shown(told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}))
     rules = AUDITS["audits"]["decoder"]
-    how = decoding(learn.inputs, rules["steps"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     served = _served(removal, learn, judge)
-    knows: dict[str, tuple[Tensor, Tensor] | None] = {"nothing": None, "thumbnail": (thumbnail(learn.inputs), thumbnail(judge.inputs))}
-    knows |= {name: served[name] for name in VERSIONS}
-    fitted: dict[str, Decoder] = {}
-    for place, (name, known) in enumerate(knows.items()):
-
-        def part(_: str, done: float, place: int = place) -> None:
-            progress("", (place + done) / (len(knows) + 1))
-
-        fitted[name] = decoder.fit(learn.inputs, known[0] if known else None, how, device=device, progress=part)
-    scores = {name: decoder.nll(fitted[name], judge.inputs, known[1] if known else None) for name, known in list(knows.items())[:2]}
+    known = {THUMBNAIL: thumbnail(learn.inputs)} | {name: served[name][0] for name in VERSIONS}
+    fitted = tell(learn.inputs, known, rules["steps"], progress)
+    scores = {
+        NOTHING: decoder.nll(fitted[NOTHING], judge.inputs, None),
+        THUMBNAIL: decoder.nll(fitted[THUMBNAIL], judge.inputs, thumbnail(judge.inputs)),
+    }
     told_of = {name: known[1] for name, known in served.items()}
     told_scores, gains = beyond([fitted[one] for one in VERSIONS], told_of, judge.inputs, than="after")
+    planted = decoder.gain(scores[NOTHING], scores[THUMBNAIL])
     scores |= told_scores
-    planted = decoder.gain(scores["nothing"], scores["thumbnail"])
     shown = [document(one) for one in _stated(scores, gains, planted)]
     few = slice(0, rules["pictures"])
     then, now = (served[name][1] for name in VERSIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from models.audit import decoder
-from models.audit.decoder import Decoder, Decoding, Gain, Scored
+from models.audit.decoder import Decoder, Gain, Scored
 from models.audit.findings import SERVED
 from models.audit.utility import SMALLEST
 from models.data import Samples
@@ -33,16 +32,11 @@ from workers.auditing import Found
 from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
 from workers.failure import Failure
 from workers.judging import SEED
+from workers.telling import NOTHING, THUMBNAIL, tell, thumbnail
 
 GAP, GREY = 2, 128
 DRAWS = 3
 """Samples drawn for each picture."""
-
-THUMBNAIL = 4
-"""Side of the small copy of an image that is planted as a leak."""
-
-SMALL_RATE = 4e-3
-"""Of images up to 12 pixels wide: told a thumbnail, decoders of 200 digits save .16 nats a dimension by this rate, .02 by the default."""
 
 WITHOUT = "without"
 """The version that is refitted without a group of user samples."""
@@ -65,37 +59,27 @@ class Members:
 def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     """Train decoders on the audit rows' validation half, and foretell the images of their final half.
 
-    Four of them with one budget: told nothing; told what is served; told what is served for another image (the null: any gain is the
-    decoder's own); told a thumbnail of the image (the planted leak, which must be seen). Of a model of fixed features a fifth is told what
-    a refit without some user samples serves: it and the second foretell their images from what either version serves.
+    All go on from one that is told nothing, with one budget: told nothing still; told what is served; told what is served for another image
+    (the null: any gain is the decoder's own); told a thumbnail of the image (the planted leak, which must be seen). Of a model of fixed
+    features a fifth is told what a refit without some user samples serves: it and the second foretell their images from what either serves.
     """
     count, rules = task["counts"], AUDITS["audits"]["decoder"]
     train, test = version.chooses, version.decides
     if len(train) < 2 * decoder.HELD_OUT or len(test) < 20:
         raise Failure("audit_rows", "Too few audit images: a decoder needs 16 of the validation half and 20 of the final half.")
-    how = decoding(train.inputs, count.get("decoder_steps", rules["steps"]))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     learn, judge = version.answers(train).float(), version.answers(test).float()
     mixed = torch.Generator().manual_seed(SEED)
-    told: dict[str, tuple[Tensor, Tensor] | None] = {
-        "nothing": None,
+    known: dict[str, tuple[Tensor, Tensor]] = {
         "served": (learn, judge),
         "shuffled": (learn[torch.randperm(len(learn), generator=mixed)], judge[torch.randperm(len(judge), generator=mixed)]),
-        "thumbnail": (thumbnail(train.inputs), thumbnail(test.inputs)),
+        THUMBNAIL: (thumbnail(train.inputs), thumbnail(test.inputs)),
     }
     members = _members(version, train) if version.core is not None and version.plan["blocks"] else None
-    if members is not None:
-        told[WITHOUT] = members.learn, members.learn[:0]
-    scores: dict[str, Scored] = {}
-    fitted: dict[str, Decoder] = {}
-    for place, (name, known) in enumerate(told.items()):
-        def part(_: str, done: float, place: int = place) -> None:
-            progress("decoder", (place + done) / (len(told) + 1))
-
-        fitted[name] = decoder.fit(train.inputs, known[0] if known else None, how, device=device, progress=part)
-        if name != WITHOUT:
-            scores[name] = decoder.nll(fitted[name], test.inputs, known[1] if known else None)
-    gains = {name: decoder.gain(scores["nothing"], score) for name, score in scores.items() if name != "nothing"}
+    own = {name: pair[0] for name, pair in known.items()} | ({} if members is None else {WITHOUT: members.learn})
+    fitted = tell(train.inputs, own, count.get("decoder_steps", rules["steps"]), progress)
+    scores = {NOTHING: decoder.nll(fitted[NOTHING], test.inputs, None)}
+    scores |= {name: decoder.nll(fitted[name], test.inputs, pair[1]) for name, pair in known.items()}
+    gains = {name: decoder.gain(scores[NOTHING], score) for name, score in scores.items() if name != NOTHING}
     pictures = min(count.get("pictures", rules["pictures"]), len(test))
     drawn = {"decoder-strip.png": strip(fitted["served"], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
     found = Found(_stated(scores, gains), {"decoder.csv": _csv(scores, gains)}, drawn)
@@ -132,18 +116,12 @@ def _members(version: Audited, train: Samples) -> Members | None:
 def _beyond(members: Members, fitted: Mapping[str, Decoder]) -> Measured:
     images = members.images
     _, gains = beyond([fitted["served"], fitted[WITHOUT]], members.served, images, than=WITHOUT)
-    planted = decoder.gain(decoder.nll(fitted["nothing"], images, None), decoder.nll(fitted["thumbnail"], images, thumbnail(images)))
+    planted = decoder.gain(decoder.nll(fitted[NOTHING], images, None), decoder.nll(fitted[THUMBNAIL], images, thumbnail(images)))
     return saved(gains["served"], [gain for name, gain in gains.items() if name != "served"], planted, BEYOND)
 
 
-def decoding(images: Tensor, steps: int) -> Decoding:
-    """How decoders of these images `[n, C, H, W]` are built and trained."""
-    how = replace(decoder.default_decoding((images.shape[1], images.shape[2], images.shape[3]), seed=SEED), steps=steps)
-    return replace(how, rate=SMALL_RATE) if how.levels == 1 else how
-
-
 def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> list[Measured]:
-    served, null, planted = gains["served"], gains["shuffled"], gains["thumbnail"]
+    served, null, planted = gains["served"], gains["shuffled"], gains[THUMBNAIL]
     caught = planted.ci95[0] > max(0.0, null.ci95[1])
     power, n = Power(planted=1, caught=int(caught)), served.n
     said = "a planted thumbnail of the image was seen" if caught else "void: not even a planted thumbnail of the image was seen"
@@ -151,7 +129,7 @@ def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> list[Mea
                     ci95=served.ci95, n=n, null=(null.value, null.ci95[1]), reference=planted.value, power=power, void=not caught,
                     note=f"{NOT_A_BOUND} The null is the same decoder told of other images; {said}.")  # fmt: skip
     bits = Measured(audit="decoder", access=SERVED, metric="bits a dimension, told what is served", value=scores["served"].bits, ci95=None,
-                    n=n, reference=scores["nothing"].bits, note="The reference is a decoder that is told nothing.")  # fmt: skip
+                    n=n, reference=scores[NOTHING].bits, note="The reference is a decoder that is told nothing.")  # fmt: skip
     return [told, bits]
 
 
@@ -161,11 +139,6 @@ def _csv(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> bytes:
         found = gains.get(name)
         rows.append((name, score.mean, score.bits, *((found.value, *found.ci95) if found else ("", "", "")), len(score.nats)))
     return table(("told", "nats_a_dimension", "bits_a_dimension", "gain_nats", "low", "high", "images"), rows)
-
-
-def thumbnail(images: Tensor) -> Tensor:
-    """`[n, C 16]` float32: the image at 4x4."""
-    return functional.adaptive_avg_pool2d(images.float(), THUMBNAIL).flatten(1)
 
 
 def strip(told: Decoder, h: Tensor, images: Tensor, others: Tensor, *, before: tuple[Decoder, Tensor] | None = None) -> bytes:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from math import cos, exp, log, pi, prod
+from math import cos, log, pi, prod
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.audit import mixture
+from models.audit import beginning, mixture
 from models.audit.causal import Form, Pixels, Told
 from models.audit.reading import Reading, read
 from models.progress import Progress, Stop, check, never, silent
@@ -24,8 +24,6 @@ LOOKS = 8
 """How often the held-out images are looked at: the weights that did best there are kept."""
 HELD_OUT = 8
 """One image in so many is held out."""
-SPREAD = -2.0
-"""Log scale of a bump at first."""
 BATCH = 256
 """Images scored at once."""
 
@@ -107,6 +105,7 @@ def fit(
     h: Tensor | None,
     how: Decoding,
     *,
+    untold: Decoder | None = None,
     device: str = "cpu",
     progress: Progress = silent,
     stop: Stop = never,
@@ -116,10 +115,12 @@ def fit(
     Args:
         images: `[n, C, H, W]` uint8, audit images: never those whose decoding is judged.
         h: `[n, d]` or `[n, k, a, b]`, what is known of each image; None trains q(x).
+        untold: a decoder of the same images that is told nothing. Training goes on from it, so that decoders which do so differ in what
+            they are told and not in the luck of their trainings; with fewer steps each, because the images are learnt once.
 
     Raises:
         Stopped: when `stop` answers True, asked before every step.
-        ValueError: on fewer than 16 images, or a loss that is no longer finite.
+        ValueError: on fewer than 16 images, a loss that is no longer finite, or an `untold` of another form.
     """
     if len(images) < 2 * HELD_OUT or (h is not None and len(h) != len(images)):
         raise ValueError(f"a decoder needs at least {2 * HELD_OUT} images, and one h for each")
@@ -131,11 +132,14 @@ def fit(
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with threads(how.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(how.seed)
-        sizes = {"filters": how.filters, "blocks": how.blocks, "levels": how.levels, "components": how.components}
-        net = Pixels(Form(shape=shape, known=known, **sizes)).to(place)
+        net = Pixels(_form(shape, known, how, untold))
         reading = None if h is None else read(images, h, kept, judged)
-        decoder = Decoder(net, reading, place, float("inf"), how)
-        _begin(decoder, images[kept], None if h is None else h[kept])
+        some = images[kept], None if h is None else h[kept], reading
+        if untold is None:
+            beginning.near(net, *some)
+        else:
+            beginning.after(net, untold.net, *some)
+        decoder = Decoder(net.to(place), reading, place, float("inf"), how)
         best = _train(decoder, images, h, kept, judged, generator, progress, stop)
     net.requires_grad_(False).eval()
     return replace(decoder, held_out=best)
@@ -210,6 +214,15 @@ def under_trained(bits_by_depth: list[float], *, tolerance: float = 0.02) -> str
     return None
 
 
+def _form(shape: tuple[int, int, int], known: tuple[int, ...], how: Decoding, untold: Decoder | None) -> Form:
+    own = Form(shape=shape, known=known, filters=how.filters, blocks=how.blocks, levels=how.levels, components=how.components)
+    if untold is None:
+        return own
+    if untold.net.form != replace(own, known=(0,)):
+        raise ValueError("`untold` is a decoder of the same size for images of the same shape, and was told nothing")
+    return own if known == (0,) else replace(own, components=own.components + beginning.following(own.components))
+
+
 def _train(
     decoder: Decoder,
     images: Tensor,
@@ -258,33 +271,6 @@ def _train(
 def _rate(fraction: float) -> float:
     """The learning rate as a fraction of its peak."""
     return min(1.0, fraction / 0.05 + 0.02) * (1 + cos(pi * fraction)) / 2
-
-
-def _begin(decoder: Decoder, images: Tensor, h: Tensor | None) -> None:
-    """Begin near the answer: bumps spread over the values that occur; where there is a linear guess, a quarter of them follow it."""
-    net = decoder.net
-    channels, components = net.form.shape[0], net.form.components
-    seen = images[:256].float() * mixture.STEP - 1
-    following = max(1, components // 4) if h is not None else 0
-    apart = components - following
-    middles = torch.quantile(seen.flatten()[:100_000], (torch.arange(apart) + 0.5) / apart)
-    with torch.no_grad():
-        bias = net.head.bias
-        assert bias is not None
-        split = torch.zeros(components, len(bias) // components)
-        split[following:, 1 : 1 + channels] = middles[:, None]
-        split[:, 1 + channels : 1 + 2 * channels] = SPREAD / mixture.HASTE
-        net.head.weight.mul_(0.1)
-        if h is not None and decoder.reading is not None:
-            direct = torch.zeros(components, len(bias) // components, channels)
-            error = float((seen - decoder.reading.guess(h[:256])).pow(2).mean().sqrt())
-            for channel in range(channels):
-                direct[:following, 1 + channel, channel] = 1
-            split[:following, 1 + channels : 1 + 2 * channels] = log(max(error / 2, exp(mixture.SHARPEST))) / mixture.HASTE
-            net.direct.weight.copy_(direct.reshape(-1, channels, 1, 1))
-            assert net.direct.bias is not None
-            net.direct.bias.zero_()
-        bias.copy_(split.flatten())
 
 
 def _told(decoder: Decoder, h: Tensor | None) -> Told | None:

@@ -219,6 +219,36 @@ def test_a_deeper_layer_that_tells_more_is_called_under_trained() -> None:
     assert decoder.under_trained([1.0, 1.4, 1.39, 1.6]) is None
 
 
+# Going on from another ------------------------------------------------------------------------------------------------
+
+
+def test_who_goes_on_from_another_begins_with_what_that_one_says_and_hears_at_once_what_is_told_to_the_pixel() -> None:
+    images, _ = digits()
+    train, test = images[:400], images[400:600]
+    untold = decoder.fit(train, None, QUICK)
+    still = replace(QUICK, steps=1, rate=1e-9)
+
+    def begun(h: Tensor | None) -> Scored:
+        fitted = decoder.fit(train, None if h is None else h[:400], still, untold=untold)
+        return decoder.nll(fitted, test, None if h is None else h[400:600])
+
+    before = decoder.nll(untold, test, None)
+    assert torch.allclose(begun(None).nats, before.nats, atol=1e-4)
+    assert abs(begun(torch.ones(len(images), 3)).mean - before.mean) < 0.05
+    assert begun(images.flatten(1).float()).mean < before.mean - 0.3
+    assert begun(images.float()).mean < before.mean - 0.3
+
+
+def test_only_a_decoder_of_the_same_size_that_was_told_nothing_is_gone_on_from() -> None:
+    images, _ = digits()
+    short = replace(QUICK, steps=2)
+    told, smaller = decoder.fit(images[:64], torch.ones(64, 3), short), decoder.fit(images[:64], None, replace(short, filters=4))
+
+    for other in (told, smaller):
+        with pytest.raises(ValueError, match="told nothing"):
+            decoder.fit(images[:64], None, short, untold=other)
+
+
 # Use ------------------------------------------------------------------------------------------------------------------
 
 

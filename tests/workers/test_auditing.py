@@ -12,7 +12,8 @@ from models.guarantee import Measured, Power
 from workers import decoded
 from workers.auditing import document
 from workers.beyond import beyond
-from workers.strips import _stated, decoding, nearest, png
+from workers.strips import _stated, nearest, png
+from workers.telling import decoding
 
 NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
 
