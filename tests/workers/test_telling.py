@@ -58,7 +58,7 @@ def test_with_twice_the_steps_the_image_itself_costs_at_most_a_twentieth_of_a_bi
 def test_trained_longer_any_number_of_revealed_bits_is_found() -> None:
     images, bits = noisy_bits(4000)
 
-    scores = scored(images, {str(k): bits[:, :k].float() for k in (1, 2, 4)}, 3000, 3 * STEPS)
+    scores = scored(images, {str(k): bits[:, :k].float() for k in (1, 2, 4)}, 3000, 6 * STEPS)
 
     for k in (1, 2, 4):
         assert decoder.gain(scores[NOTHING], scores[str(k)]).value * 4 == pytest.approx(k * log(2), rel=0.03)
