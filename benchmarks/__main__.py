@@ -12,6 +12,7 @@ from benchmarks import (
     attributes,
     audits,
     caltech,
+    cifar,
     erase,
     erase_speed,
     forget,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Run] = {
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
     erase.NAME: lambda asked, keep: erase.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in ERASED], keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
+    cifar.NAME: lambda asked, keep: cifar.run(seeds=asked.seeds, keep=keep),
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
     wide.NAME: lambda asked, keep: wide.run(),
@@ -54,6 +56,7 @@ MINUTES = {
     linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
     erase.NAME: (erase.MINUTES, 0),
     caltech.NAME: (caltech.MINUTES, 0),
+    cifar.NAME: (cifar.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
     service.NAME: (service.MINUTES, 0),
     wide.NAME: (wide.MINUTES, 0),
@@ -61,7 +64,7 @@ MINUTES = {
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 
-FULL_ONLY = (caltech.NAME,)
+FULL_ONLY = (caltech.NAME, cifar.NAME)
 """Run by `--full`, or by name."""
 
 
@@ -88,7 +91,7 @@ def main(arguments: list[str]) -> int:
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
-    parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features and the pretrained core too")
+    parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features, a pretrained core, CIFAR-10 too")
     parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase, or forms of forget, to run alone")
     parser.add_argument("--seeds", type=_seeds, help="seeds to run, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)

@@ -15,6 +15,7 @@ from benchmarks import (
     alone,
     audits,
     caltech,
+    cifar,
     data,
     forget,
     latency,
@@ -142,6 +143,17 @@ def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw
     assert all(one["reached"] and one["error"] <= 1 for one in found.numbers["requests"])
     assert all(goal.met for goal in found.goals[:1])
     assert "features.18" in outcome.show(found)
+
+
+@pytest.mark.slow
+def test_a_last_block_is_linearised_beside_taps_and_fine_tuning_of_the_same_network() -> None:
+    plan = cifar.Plan(rank=16, epochs=1, budget=tuning.Budget(search=1, tune=1, scratch=0))
+
+    one = cifar.scores(digits(0, 120), digits(120, 240), digits(900, 940), plan, seed=0)
+
+    assert set(one["accuracy"]) == set(cifar.TITLES) and all(0 <= value <= 1 for value in one["accuracy"].values())
+    assert one["p"] == 74_634 and one["passes"] > 0
+    assert "layer3.2" in outcome.show(cifar.outcome_of({"0": one}))
 
 
 @pytest.mark.slow

@@ -1,0 +1,164 @@
+"""CIFAR-10 with resnet20, its last block linearised: beside fixed taps and fine-tuning, all three from one core network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.clock import once
+from benchmarks.data import draw, images
+from benchmarks.machine import where
+from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
+from benchmarks.tuning import Budget, accuracy_of, fine_tuned, fraction, search
+from models.data import Samples
+from models.forget.newton import MU_MAX
+from models.forget.refit import refit_samples
+from models.linear.core import Core, fit_core, logits
+from models.linear.descent import cg
+from models.linear.frozen import TARGET
+from models.linear.ridge import choose_ridge
+from models.linear.tangent import prepare
+from models.linear.whole import logits as whole_logits
+from models.linear.whole import quadratic, zero
+from models.linear.whole_fit import WholeFit, fit_whole
+from models.nets import Architecture, Network
+from models.train import Training
+
+NAME = "cifar"
+MINUTES = 90
+SEEDS = (0, 1, 2)
+MOST_PASSES = 200
+BUDGET = Budget(search=3, tune=10, scratch=0, flip=True)
+
+TITLES = {
+    "network": "core network alone",
+    "f0": "core with its linear part (f0)",
+    "whole": "last block linearised, `cg`",
+    "noised": "the same, released with noise",
+    "exact": "`exact`: user weights on taps",
+    "fine_tune": "fine-tuning the whole network",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much there is, and how long everything is trained."""
+
+    core_rows: int = 2_000
+    user_rows: int = 5_000
+    network: str = "resnet20"
+    layers: tuple[str, ...] = ("layer3.2", "linear")
+    """Linearised: 74,634 of resnet20's 270,000 parameters. What stands before them is computed once a row up to the last stage."""
+    rank: int | None = 512
+    epochs: int = 20
+    budget: Budget = BUDGET
+
+
+def run(*, seeds: Sequence[int] | None = None, keep: Callable[[Outcome], None] = lambda _: None) -> Outcome:
+    """Run the seeds; what earlier runs found of others is kept.
+
+    Raises:
+        DataMissing: without the benchmark data.
+    """
+    cells: dict[str, Any] = earlier_numbers(NAME).get("cells", {})
+    train, test = images("cifar10", "train_a"), images("cifar10", "test")
+    plan = Plan()
+    for seed in SEEDS if seeds is None else seeds:
+        core_samples, user = draw(train, (plan.core_rows, plan.user_rows), seed=seed)
+        cells[str(seed)] = scores(core_samples, user, test, plan, seed=seed)
+        keep(outcome_of(cells))
+    return outcome_of(cells)
+
+
+def scores(core_samples: Samples, user: Samples, test: Samples, plan: Plan, *, seed: int) -> dict[str, Any]:
+    """Return test accuracies of one division, seconds, and what was chosen."""
+    shape = tuple(core_samples.inputs.shape[1:])
+    architecture = Architecture(name=plan.network, input_shape=shape, classes=int(core_samples.labels.max()) + 1)
+    training = Training(epochs=plan.epochs, augment=True, flip=plan.budget.flip, seed=seed)
+    fitted, fitting = once(
+        partial(fit_whole, architecture, core_samples, training, layers=plan.layers, random_bytes=os.urandom, rank=plan.rank)
+    )
+    progress(
+        f"seed {seed}: core in {fitting:.0f} s, p = {fitted.core.tangent.p:,}, L = {fitted.core.ridge:g}, sigma = {fitted.core.sigma:g}"
+    )
+    right, found = _of_linearised(fitted, core_samples, user, test)
+    beside, more = _beside(architecture, fitted, core_samples, user, test, training, plan)
+    spent = {"core": fitting} | found.pop("seconds") | more.pop("seconds")
+    chosen = {"ridge": fitted.core.ridge, "sigma": fitted.core.sigma, "p": fitted.core.tangent.p}
+    return {"accuracy": right | beside, "seconds": spent, "where": where(), "plan": asdict(plan)} | chosen | found | more
+
+
+def _of_linearised(fitted: WholeFit, core_samples: Samples, user: Samples, test: Samples) -> tuple[dict[str, float], dict[str, Any]]:
+    core, curvature = fitted.core, fitted.curvature
+    core_rows, rows = prepare(core.tangent, core_samples.inputs), prepare(core.tangent, user.inputs)
+    loss = quadratic(core, rows, user.labels, core_rows)
+    solved, solving = once(lambda: cg(loss, zero(core), curvature, target=MU_MAX * core.sigma, most=MOST_PASSES))
+    right = {
+        "f0": fraction(whole_logits(core, zero(core), test.inputs), test),
+        "whole": fraction(whole_logits(core, solved.w, test.inputs), test),
+        "noised": fraction(whole_logits(core, solved.w + core.sigma * curvature.draw(os.urandom), test.inputs), test),
+    }
+    progress(f"w_u in {loss.passes.total} passes, {solving:.0f} s: {right}")
+    return right, {"passes": loss.passes.total, "reached": solved.reached, "seconds": {"whole": solving}}
+
+
+def _beside(
+    architecture: Architecture, fitted: WholeFit, core_samples: Samples, user: Samples, test: Samples, training: Training, plan: Plan
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """`exact` and fine-tuning, from the same trained network; L of `exact` is chosen by a network of half of the core rows, as always."""
+    ridge, choosing = once(lambda: choose_ridge(architecture, core_samples, training, target=TARGET, expected_rows=len(user), given=None))
+    weights = fitted.core.tangent.net.state_dict()
+    core, fitting = once(lambda: fit_core(architecture, core_samples, training, expected_rows=len(user), ridge=ridge, weights=weights))
+    assert core.net is not None
+    right = {
+        "network": accuracy_of(core.net, test),
+        "exact": fraction(logits(core, refit_samples(core, core_samples, user).weights, test.inputs), test),
+    }
+    progress(f"exact, d = {core.d}, L = {ridge:g}: {right}")
+    tuned, tuning = once(lambda: _tuned(core, user, training, plan))
+    right["fine_tune"] = accuracy_of(tuned[0], test)
+    progress(f"fine-tuned at rate {tuned[1].rate:g}, augmented {tuned[1].augment}: {right['fine_tune']:.4f}")
+    return right, {"d": core.d, "rate": tuned[1].rate, "augment": tuned[1].augment,
+                   "seconds": {"exact": choosing + fitting, "fine_tune": tuning}}  # fmt: skip
+
+
+def _tuned(core: Core, user: Samples, training: Training, plan: Plan) -> tuple[Network, Training]:
+    chosen = search(core, user, training, plan.budget)
+    return fine_tuned(core, user, replace(chosen, epochs=plan.budget.tune)), chosen
+
+
+def outcome_of(cells: dict[str, Any]) -> Outcome:
+    """Write the table and judge the goal: at or above fine-tuning, in the mean over seeds."""
+    order = sorted(cells, key=int)
+    rows = []
+    for name, title in TITLES.items():
+        values = [100 * cells[seed]["accuracy"][name] for seed in order]
+        spread = f"{stdev(values):.2f}" if len(values) > 1 else "-"
+        times = [cells[seed]["seconds"][name] for seed in order if name in cells[seed]["seconds"]]
+        each = " ".join(f"{value:.2f}" for value in values)
+        rows.append((title, f"{fmean(values):.2f}", spread, each, f"{fmean(times):.0f} s" if times else ""))
+    first = cells[order[0]]
+    plan = first["plan"]
+    chosen = "; ".join(
+        f"seed {seed}: L = {one['ridge']:g}, sigma = {one['sigma']:g}, {one['passes']} passes, rate {one['rate']:g}"
+        f"{'' if one['augment'] else ' unaugmented'}, {one['where']}"
+        for seed, one in ((seed, cells[seed]) for seed in order)
+    )
+    note = (
+        f"Test accuracy in %; {plan['core_rows']:,} core and {plan['user_rows']:,} user rows, {plan['network']} trained on the core rows "
+        f"for {plan['epochs']} epochs; linearised: {', '.join(plan['layers'])}, p = {first['p']:,}; taps: d = {first['d']:,}. L and sigma "
+        f"chosen on core rows; fine-tuning's rate and augmentation on a fifth of the user rows. {chosen}. Fitting the linearised core took "
+        f"{fmean(cells[seed]['seconds']['core'] for seed in order):.0f} s, the network's training included. One thread."
+    )
+    short = 100 * fmean(cells[seed]["accuracy"]["fine_tune"] - cells[seed]["accuracy"]["whole"] for seed in order)
+    cost = 100 * fmean(cells[seed]["accuracy"]["whole"] - cells[seed]["accuracy"]["noised"] for seed in order)
+    goals = (
+        Goal("last block linearised, below fine-tuning, points, mean", "<= 0", f"{short:.2f}", short <= 0),
+        Goal("accuracy that the noise costs, points, mean", "<= 0.5", f"{cost:.2f}", cost <= 0.5),
+    )
+    table = Table("Accuracy", ("weights", "mean", "sd", f"seeds {', '.join(order)}", "time"), tuple(rows), note)
+    return Outcome(NAME, "CIFAR-10, the last block of resnet20 linearised", (table,), goals, {"cells": cells})
