@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
 def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
-    parser.add_argument("--full", action="store_true", help="the large accuracy tasks, the widest features, a pretrained core, CIFAR-10 too")
+    parser.add_argument("--full", action="store_true", help="the large accuracy tasks, widest features, a pretrained core, CIFAR-10 too")
     parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase, or forms of forget, to run alone")
     parser.add_argument("--seeds", type=_seeds, help="seeds to run, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)
