@@ -241,10 +241,15 @@ def table_of(task: Task, found: dict[str, Any]) -> Table:
         f"nats, mean +- standard deviation over seeds, balanced over (label, value): H(v) = {first['entropy']:.3f}, {first['n']} balanced "
         f"test rows; its 95 % upper limit is the largest over seeds. Own figure: the method's head, balanced too; of the quantised "
         f"bottleneck its computed information. I(y; v) of the rows as they come: {information[0]:.3f} core, {information[1]:.3f} audit. "
-        f"Accuracy in %. Measured on: {'; '.join(sorted({found[seed]['where'] for seed in seeds}))}."
+        f"Accuracy in %. {_of_noise(found[seeds[0]])}Measured on: {'; '.join(sorted({found[seed]['where'] for seed in seeds}))}."
     )
     headings = ("method", "leakage", "upper", "best probe", "own figure", "accuracy, as they come", "accuracy, balanced", "seconds")
     return Table(task.name, headings, tuple(rows), note)
+
+
+def _of_noise(cell: Mapping[str, Any]) -> str:
+    least = f"Noise: the least of {', '.join(f'{sigma:g}' for sigma in NOISES)}"
+    return f"{least} with which the upper limit of probes on the validation half is at most {LITTLE:g} H(v). " if AGAIN in cell else ""
 
 
 def _upper(cells: Sequence[Mapping[str, Any]]) -> str:
