@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from expunge.client import Client
 from expunge.unpacking import unpack
 from expunge.verify import verify as verify_version
@@ -69,6 +71,7 @@ def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live:
     assert not any(sample in json.dumps(told) for sample in data.ids)
 
 
+@pytest.mark.slow
 def test_a_version_is_attacked_without_a_threshold_and_the_statement_verifies(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
 

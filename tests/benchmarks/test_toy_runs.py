@@ -171,6 +171,7 @@ def test_a_fit_gives_the_same_files_with_any_number_of_workers() -> None:
     assert wide.PHASE in outcome.show(found)
 
 
+@pytest.mark.slow
 def test_latency_measures_a_live_service() -> None:
     found = latency.run(2, core_epochs=1)
 

@@ -91,6 +91,7 @@ def test_of_a_changed_sample_the_integers_that_differ_are_counted(site: Site, au
     assert found["same_file"] is False
 
 
+@pytest.mark.slow
 def test_the_sums_of_another_version_are_not_compared_and_other_keys_get_none(site: Site, audited: Path) -> None:
     reader = site.json("key", "new", "reader", "--scope", "model:read", "--scope", "model:download")
 

@@ -142,6 +142,7 @@ def test_a_slow_but_steady_body_and_one_that_the_service_keeps_waiting_arrive_wh
     assert lazy.text == str(8 << 20)
 
 
+@pytest.mark.slow
 def test_the_service_itself_answers_beside_500_half_sent_requests_and_ends_them(live: Live) -> None:
     address = live.client.base_url
     with ExitStack() as stack:

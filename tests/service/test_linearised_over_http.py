@@ -144,6 +144,7 @@ def test_the_release_lies_from_the_dense_refit_as_far_as_its_noise_explains(live
     assert low <= in_units_of_noise(core, data, released - refit, rank=256) <= high + 2 * 0.2 * high**0.5
 
 
+@MATHEMATICS
 def test_wishes_become_a_smaller_mu_that_certificate_and_answer_state(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     wishes: list[dict[str, float]] = [{"nats": 0.005}, {"epsilon": 0.5, "delta": 1e-5}, {"epsilon": 8.0, "delta": 1e-5}]
@@ -199,6 +200,7 @@ def test_a_guarantee_that_is_not_met_is_refused_and_signed_and_nothing_goes(live
     assert live.client.get(f"/datasets/{model}").json()["summary"]["rows"] == 1757
 
 
+@MATHEMATICS
 def test_everything_gives_back_the_cores_own_output_bit_for_bit(live: Live, data: Digits, tmp_path: Path) -> None:
     model, inputs = fresh(live, data, tmp_path), samples(data, data.of(role="audit")).inputs
     core, before = loaded(live, model)
@@ -214,6 +216,7 @@ def test_everything_gives_back_the_cores_own_output_bit_for_bit(live: Live, data
     assert (entry["name"], set(entry["value"]), entry["value"]["mu"]) == ("equal_to_refit", {"mu", "weights"}, "0")
 
 
+@MATHEMATICS
 def test_naming_every_user_id_is_the_same_as_everything(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path, linearize=["fc"])
 
@@ -268,6 +271,7 @@ def test_forms_that_cannot_be_are_refused_naming_the_field(live: Live, wrong: di
     assert pointer in [e["pointer"] for e in answer.json()["errors"]], answer.text
 
 
+@MATHEMATICS
 def test_methods_are_for_the_form_that_they_fit(live: Live, data: Digits, model: str, tmp_path: Path) -> None:
     exact = f"e-{uuid.uuid4().hex[:8]}"
     live.upload(exact, parquet(data, tmp_path / "e.parquet"))
@@ -289,6 +293,7 @@ def test_methods_are_for_the_form_that_they_fit(live: Live, data: Digits, model:
     assert (sums.status_code, sums.json()["code"]) == (404, "statistics_not_found")
 
 
+@MATHEMATICS
 def test_how_it_was_solved_is_for_auditors_and_in_no_certificate(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
     live.request(live.forget(model, ids=data.of(role="user")[:3]).json()["id"])
@@ -305,6 +310,7 @@ def test_how_it_was_solved_is_for_auditors_and_in_no_certificate(live: Live, dat
     assert not any(word in public for word in ("passes", "residual", "history"))
 
 
+@MATHEMATICS
 @pytest.mark.parametrize("form", ["layers", "isotropic", "upload", "sgd"])
 def test_every_form_forgets(live: Live, data: Digits, tmp_path: Path, form: str) -> None:
     more: dict[str, Any] = {
@@ -336,6 +342,7 @@ def test_every_form_forgets(live: Live, data: Digits, tmp_path: Path, form: str)
     assert bool(w.any())
 
 
+@pytest.mark.slow
 def test_a_service_killed_while_it_solves_finishes_after_restart(own_live: Live, data: Digits) -> None:
     live = own_live
     live.fit("m", "digits", **(FORM | {"release": SIGMA | {"mu_max": 0.001}}))
