@@ -25,7 +25,7 @@ from models.linear.tangent import STEP, prepare, pulled, pushed
 from models.linear.whole import logits, quadratic, zero
 from models.linear.whole_fit import WholeFit, fit_whole
 from models.nets import Architecture
-from models.train import default_training
+from models.train import Training, default_training
 
 NAME = "linearised"
 MINUTES = 45
@@ -79,7 +79,9 @@ def run(*, seeds: Sequence[int] | None = None, full: bool = False, keep: Callabl
     train, test = images("fashion_mnist", "train"), images("fashion_mnist", "test")
     for seed in SEEDS if seeds is None else seeds:
         core_samples, user = draw(train, (CORE_ROWS, USER_ROWS), seed=seed)
-        division = divide(core_samples, user, test, seed=seed)
+        architecture = Architecture(name="convnet", input_shape=tuple(core_samples.inputs.shape[1:]), classes=10)
+        training = replace(default_training(architecture, len(core_samples)), seed=seed)
+        division = divide(core_samples, user, test, architecture, training)
         cells.setdefault(str(seed), {}).update(_accuracy(division))
         keep(outcome_of(cells))
         if seed == SEEDS[0]:
@@ -91,16 +93,23 @@ def run(*, seeds: Sequence[int] | None = None, full: bool = False, keep: Callabl
     return outcome_of(cells)
 
 
-def divide(core_samples: Samples, user: Samples, test: Samples, *, seed: int) -> Division:
+def divide(
+    core_samples: Samples,
+    user: Samples,
+    test: Samples,
+    architecture: Architecture,
+    training: Training,
+    *,
+    layers: tuple[str, ...] | None = None,
+    rank: int | None = None,
+) -> Division:
     """Fit the core as the service does, then w_u over all user rows."""
-    architecture = Architecture(name="convnet", input_shape=tuple(core_samples.inputs.shape[1:]), classes=10)
-    training = replace(default_training(architecture, len(core_samples)), seed=seed)
-    fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, layers=None, random_bytes=os.urandom))
-    progress(f"seed {seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
+    fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, layers=layers, random_bytes=os.urandom, rank=rank))
+    progress(f"seed {training.seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
     core_rows, rows = prepare(fit.core.tangent, core_samples.inputs), prepare(fit.core.tangent, user.inputs)
     loss = quadratic(fit.core, rows, user.labels, core_rows)
     found, solving = once(lambda: cg(loss, zero(fit.core), fit.curvature, target=MU_MAX * fit.core.sigma, most=200))
-    progress(f"seed {seed}: w_u in {loss.passes.total} passes, {solving:.0f} s")
+    progress(f"seed {training.seed}: w_u in {loss.passes.total} passes, {solving:.0f} s")
     spent = {"core": fitting, "solve": solving, "passes": float(loss.passes.total)}
     return Division(fit, user, test, rows, core_rows, found.w, spent)
 

@@ -32,6 +32,7 @@ class Counts(AuditIn):
     targets: Annotated[StrictInt, Field(ge=20, le=10_000)] | None = None
     """User samples whose trace is looked for. `membership`."""
     decoder_steps: Annotated[StrictInt, Field(ge=20, le=100_000)] | None = None
+    """Of the decoder that is told nothing; all others go on from it, for half as many steps each. `decoder`."""
     pictures: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
     """Audit images that are redrawn. `decoder`."""
 
