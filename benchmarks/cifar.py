@@ -135,7 +135,8 @@ def outcome_of(cells: dict[str, Any]) -> Outcome:
         f"Test accuracy in %; {plan['core_rows']:,} core and {plan['user_rows']:,} user rows, {plan['network']} trained on the core rows "
         f"for {plan['epochs']} epochs; linearised: {', '.join(plan['layers'])}, p = {first['p']:,}; taps: d = {first['d']:,}. L and sigma "
         f"chosen on core rows; one draw of the noise; fine-tuning's rate and augmentation on a fifth of the user rows. {chosen}. "
-        f"Fitting the linearised core took {fmean(cells[seed]['seconds']['core'] for seed in order):.0f} s, the network's training included. One thread."
+        f"Fitting the linearised core took {fmean(cells[seed]['seconds']['core'] for seed in order):.0f} s, the network's training "
+        "included. One thread."
     )
     short = 100 * fmean(cells[seed]["accuracy"]["fine_tune"] - cells[seed]["accuracy"]["whole"] for seed in order)
     goals = (Goal("last block linearised, below fine-tuning, points, mean", "<= 0", f"{short:.2f}", short <= 0),)
