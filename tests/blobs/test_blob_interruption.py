@@ -101,7 +101,7 @@ def end(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[4, pytest.param(1, marks=pytest.mark.slow)], ids=["some lines", "all lines"])
+@pytest.fixture(params=[12, pytest.param(1, marks=pytest.mark.slow)], ids=["some lines", "all lines"])
 def step(request: pytest.FixtureRequest) -> int:
     """One in how many lines is tried."""
     return int(request.param)

@@ -73,6 +73,7 @@ def test_a_changed_byte_of_any_file_is_refused_with_the_step_named(left: tuple[P
     assert json.loads(done.stdout)["failed"] in STEPS[1:]
 
 
+@pytest.mark.slow
 def test_its_version_is_reproduced_from_the_raw_file(left: tuple[Path, str], tmp_path: Path) -> None:
     directory, _ = left
 

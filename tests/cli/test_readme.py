@@ -77,6 +77,7 @@ def test_the_table_of_variables_names_settings_that_there_are() -> None:
     assert {"database_url", "redis_url", "blobs", "keys_dir", "host", "port"} <= named <= set(Settings.model_fields)
 
 
+@pytest.mark.slow
 def test_servers_api_and_worker_by_hand_run_as_printed(tmp_path: Path) -> None:
     if no_servers():
         pytest.skip(str(no_servers()))

@@ -19,6 +19,7 @@ from tests.cli.conftest import Site, expunge
 pytestmark = pytest.mark.xdist_group("cli")
 
 
+@pytest.mark.slow
 def test_a_version_trained_again_without_a_core_sample_is_reproduced_with_its_core(site: Site, tmp_path: Path) -> None:
     site.run("dataset", "upload", str(site.data), "--name", "whole", "--wait")
     site.run("model", "create", "--name", "retrained", "--dataset", "whole", "--architecture", "mlp", "--epochs", "3", "--wait")

@@ -31,8 +31,11 @@ def distributed(postgres: Server, redis_server: Server, tmp_path_factory: pytest
         service.stop()
 
 
-@pytest.fixture(scope="session", params=["embedded", "distributed"])
+@pytest.fixture(scope="session", params=["embedded", pytest.param("distributed", marks=pytest.mark.slow)])
 def live(request: pytest.FixtureRequest) -> Live:
-    """The service in each form. Both fixtures stay for the session; this one, being parametrised, is made anew at every change."""
+    """The service in each form, over servers in `make slow` alone unless a test says BOTH_FORMS.
+
+    Both fixtures stay for the session; this one, being parametrised, is made anew at every change.
+    """
     service: Live = request.getfixturevalue(request.param)
     return service

@@ -17,6 +17,7 @@ import pytest
 
 from tests.digits import Digits, parquet
 from tests.live import Live
+from tests.service.forms import BOTH_FORMS
 
 MODEL = "contract"
 SECRET = "anna.meier@example.org"
@@ -126,6 +127,7 @@ def test_a_body_over_the_limit_is_a_problem_document_too(live: Live, chunked: bo
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@BOTH_FORMS
 def test_the_same_idempotency_key_gives_the_same_answer_and_one_request(live: Live, data: Digits, tmp_path: Path) -> None:
     name, headers = uuid.uuid4().hex[:12], {"Idempotency-Key": uuid.uuid4().hex}
     live.upload(name, parquet(data, tmp_path / "d.parquet"))
@@ -149,6 +151,7 @@ def test_the_same_idempotency_key_gives_the_same_answer_and_one_request(live: Li
     assert other_caller.json()["id"] != answers[0].json()["id"]
 
 
+@BOTH_FORMS
 def test_requests_that_wait_for_one_model_are_carried_out_by_one_job(live: Live, data: Digits, tmp_path: Path) -> None:
     name = uuid.uuid4().hex[:12]
     live.upload(name, parquet(data, tmp_path / "d.parquet"))
@@ -163,6 +166,7 @@ def test_requests_that_wait_for_one_model_are_carried_out_by_one_job(live: Live,
     assert live.version(name)["number"] == 1 + len({e["job"] for e in ended})
 
 
+@BOTH_FORMS
 def test_a_job_can_be_followed_and_resumed_without_losing_or_repeating_an_event(live: Live, changed: tuple[str, Any, Any]) -> None:
     job = changed[1]["job"]
 
@@ -186,6 +190,7 @@ def test_waiting_answers_as_soon_as_the_job_ends(live: Live, model: str) -> None
     assert time.monotonic() - began < 30
 
 
+@BOTH_FORMS
 def test_files_have_etags_ranges_and_digests(live: Live, model: str) -> None:
     entry = next(f for f in live.version(model)["files"] if f["name"] == "user.safetensors")
     url, get = entry["url"], live.client.get
@@ -215,6 +220,7 @@ def test_files_have_etags_ranges_and_digests(live: Live, model: str) -> None:
     assert get(url, headers={"Range": "bytes=9-3"}).status_code == get(url, headers={"Range": "bytes=0-1,5-6"}).status_code == 200
 
 
+@BOTH_FORMS
 def test_a_withdrawn_version_is_gone_and_names_its_successor_but_its_certificate_stays(live: Live, changed: tuple[str, Any, Any]) -> None:
     name = changed[0]
 
@@ -229,6 +235,7 @@ def test_a_withdrawn_version_is_gone_and_names_its_successor_but_its_certificate
     assert by_digest == live.version(name, "2") == live.version(name)
 
 
+@BOTH_FORMS
 def test_keys_have_scopes_are_shown_once_and_can_be_revoked(live: Live, model: str) -> None:
     made = live.client.post("/keys", json={"name": "reader", "scopes": ["model:read"]})
     reader = httpx.Client(base_url=live.client.base_url, headers={"Authorization": f"Bearer {made.json()['key']}"})
@@ -257,6 +264,7 @@ def test_a_repeated_order_for_a_key_makes_one_key_and_shows_it_once(live: Live) 
     assert first.json()["key"].startswith("exp_") and again.json()["key"] is None
 
 
+@BOTH_FORMS
 def test_lists_come_in_pages_without_gaps(live: Live, model: str) -> None:
     for _ in range(5):
         live.job(live.forget(model, ids=["nobody"]))

@@ -13,6 +13,7 @@ import pytest
 from models.forget import exact, retrain
 from tests.digits import Digits, parquet
 from tests.live import Live
+from tests.service.forms import BOTH_FORMS
 
 
 def fresh(live: Live, data: Digits, directory: Path, **more: Any) -> str:
@@ -52,6 +53,7 @@ def test_forgetting_gives_the_file_that_fitting_without_the_rows_gives(live: Liv
     assert proof(live, model) == proof(live, reference) == ("equal_to_refit", exact.THEOREM, list(exact.ASSUMPTIONS))
 
 
+@BOTH_FORMS
 def test_order_and_grouping_of_requests_leave_no_trace(live: Live, data: Digits, tmp_path: Path) -> None:
     a, b = data.of(subject="person-03"), data.of(subject="person-04")
     one_by_one, together = fresh(live, data, tmp_path), fresh(live, data, tmp_path)
@@ -65,6 +67,7 @@ def test_order_and_grouping_of_requests_leave_no_trace(live: Live, data: Digits,
     assert live.sha256(one_by_one) == live.sha256(together)
 
 
+@BOTH_FORMS
 def test_retrain_forgets_core_samples_and_equals_training_without_them(live: Live, data: Digits, tmp_path: Path) -> None:
     gone = [*data.of(role="core")[:2], *data.of(role="user")[:3]]
     model = fresh(live, data, tmp_path)
@@ -127,6 +130,7 @@ def test_every_sample_gets_its_disposition_and_ids_are_never_repeated(live: Live
     assert again["dispositions"]["subjects"] == [{"already_forgotten": 1}]
 
 
+@BOTH_FORMS
 def test_two_people_who_name_the_same_sample_are_both_answered_by_one_certificate(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     dataset = live.client.get(f"/models/{model}").json()["dataset"]

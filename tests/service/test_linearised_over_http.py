@@ -27,6 +27,7 @@ from models.linear.whole_file import load_user, load_whole
 from models.nets import Architecture
 from tests.digits import Digits, parquet
 from tests.live import Live
+from tests.service.forms import BOTH_FORMS
 from tests.service.test_forget_over_http import statement
 from tests.service.test_statistics import with_scopes
 from workers.artifacts import in_final_half
@@ -41,9 +42,6 @@ FORM: dict[str, Any] = {
     "ridge": 3.0,
 }
 SIGMA = {"rank": 256, "sigma": 0.1}
-
-MATHEMATICS = pytest.mark.parametrize("live", ["embedded", pytest.param("distributed", marks=pytest.mark.slow)], indirect=True)
-"""Of what is about numbers more than about the form of the service."""
 
 
 def fresh(live: Live, data: Digits, directory: Path, **more: Any) -> str:
@@ -99,6 +97,7 @@ def model(live: Live, data: Digits, tmp_path_factory: pytest.TempPathFactory) ->
     return fresh(live, data, tmp_path_factory.mktemp("linearised"), release={"rank": 256})
 
 
+@BOTH_FORMS
 def test_forgetting_by_auto_publishes_user_weights_alone_with_their_mu(live: Live, data: Digits, model: str, tmp_path: Path) -> None:
     from expunge.client import Client
     from expunge.verify import verify
@@ -128,7 +127,6 @@ def test_forgetting_by_auto_publishes_user_weights_alone_with_their_mu(live: Liv
     assert "gaussian_indistinguishable proved, mu = 0.2" in report.steps[5].detail
 
 
-@MATHEMATICS
 def test_the_release_lies_from_the_dense_refit_as_far_as_its_noise_explains(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     core, before = loaded(live, model)
@@ -144,7 +142,6 @@ def test_the_release_lies_from_the_dense_refit_as_far_as_its_noise_explains(live
     assert low <= in_units_of_noise(core, data, released - refit, rank=256) <= high + 2 * 0.2 * high**0.5
 
 
-@MATHEMATICS
 def test_wishes_become_a_smaller_mu_that_certificate_and_answer_state(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     wishes: list[dict[str, float]] = [{"nats": 0.005}, {"epsilon": 0.5, "delta": 1e-5}, {"epsilon": 8.0, "delta": 1e-5}]
@@ -162,7 +159,6 @@ def test_wishes_become_a_smaller_mu_that_certificate_and_answer_state(live: Live
     assert gaussian.delta(float(found[1][1]), 0.5) <= 1e-5 * (1 + 1e-9) < gaussian.delta(float(found[1][1]) + 1e-4, 0.5)
 
 
-@MATHEMATICS
 def test_two_requests_of_one_job_take_the_smaller_mu_and_the_larger_limit(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     body = {"name": f"{model}-slow", "dataset": model, "architecture": {"name": "convnet"}, "training": {"epochs": 10}}
@@ -200,7 +196,6 @@ def test_a_guarantee_that_is_not_met_is_refused_and_signed_and_nothing_goes(live
     assert live.client.get(f"/datasets/{model}").json()["summary"]["rows"] == 1757
 
 
-@MATHEMATICS
 def test_everything_gives_back_the_cores_own_output_bit_for_bit(live: Live, data: Digits, tmp_path: Path) -> None:
     model, inputs = fresh(live, data, tmp_path), samples(data, data.of(role="audit")).inputs
     core, before = loaded(live, model)
@@ -216,7 +211,6 @@ def test_everything_gives_back_the_cores_own_output_bit_for_bit(live: Live, data
     assert (entry["name"], set(entry["value"]), entry["value"]["mu"]) == ("equal_to_refit", {"mu", "weights"}, "0")
 
 
-@MATHEMATICS
 def test_naming_every_user_id_is_the_same_as_everything(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path, linearize=["fc"])
 
@@ -226,7 +220,6 @@ def test_naming_every_user_id_is_the_same_as_everything(live: Live, data: Digits
     assert not any(bool(value.any()) for value in tensors(live, model, "user.safetensors").values())
 
 
-@MATHEMATICS
 def test_retrain_forgets_a_core_sample_and_a_later_forget_composes(live: Live, data: Digits, tmp_path: Path) -> None:
     gone, users = data.of(role="core")[:2], data.of(role="user")
     model = fresh(live, data, tmp_path)
@@ -271,7 +264,6 @@ def test_forms_that_cannot_be_are_refused_naming_the_field(live: Live, wrong: di
     assert pointer in [e["pointer"] for e in answer.json()["errors"]], answer.text
 
 
-@MATHEMATICS
 def test_methods_are_for_the_form_that_they_fit(live: Live, data: Digits, model: str, tmp_path: Path) -> None:
     exact = f"e-{uuid.uuid4().hex[:8]}"
     live.upload(exact, parquet(data, tmp_path / "e.parquet"))
@@ -293,7 +285,6 @@ def test_methods_are_for_the_form_that_they_fit(live: Live, data: Digits, model:
     assert (sums.status_code, sums.json()["code"]) == (404, "statistics_not_found")
 
 
-@MATHEMATICS
 def test_how_it_was_solved_is_for_auditors_and_in_no_certificate(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
     live.request(live.forget(model, ids=data.of(role="user")[:3]).json()["id"])
@@ -310,8 +301,7 @@ def test_how_it_was_solved_is_for_auditors_and_in_no_certificate(live: Live, dat
     assert not any(word in public for word in ("passes", "residual", "history"))
 
 
-@MATHEMATICS
-@pytest.mark.parametrize("form", ["layers", "isotropic", "upload", "sgd"])
+@pytest.mark.parametrize("form", ["layers", "isotropic", pytest.param("upload", marks=pytest.mark.slow), "sgd"])
 def test_every_form_forgets(live: Live, data: Digits, tmp_path: Path, form: str) -> None:
     more: dict[str, Any] = {
         "layers": {"linearize": ["stage4", "fc"]},
@@ -362,7 +352,6 @@ def test_a_service_killed_while_it_solves_finishes_after_restart(own_live: Live,
     assert len(live.client.get("/models/m/versions").json()["items"]) == 2
 
 
-@MATHEMATICS
 def test_the_documented_function_gives_the_services_accuracy_figures(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
     live.request(live.forget(model, ids=data.of(role="user")[:5]).json()["id"])
