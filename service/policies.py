@@ -29,7 +29,7 @@ AUDITS: dict[str, Any] = {
             "level": "0.01",
             "leastCaught": "0.5",
         },
-        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5},
+        "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5, "retrainings": 2},
         "decoder": {"steps": 800, "pictures": 5, "planted": 1, "resamples": 1000},
     },
 }

@@ -10,8 +10,8 @@ from models.progress import Progress
 from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import unpack_statistics
-from workers.auditing import document
 from workers.compared import Sides, compared
+from workers.documents import document
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 

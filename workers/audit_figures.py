@@ -66,17 +66,19 @@ def roc_csv(found: Attack, canaries: Attack) -> bytes:
     return table(("group", "metric", "fpr", "value", "low", "high", "null", "null_limit", "n"), rows)
 
 
-def classes(counted: Utility, names: Sequence[Any]) -> bytes:
-    """Draw accuracy by class with its 95 % interval; classes of too few rows have no bar."""
+def classes(counted: Utility, null: Sequence[Utility], names: Sequence[Any]) -> bytes:
+    """Draw accuracy by class with its 95 % interval and, in grey, that of refits; classes of too few rows have no bar."""
     axes, save = _axes(5.2, 3.2)
     for place, cell in enumerate(counted.by_class):
         if cell is not None:
             axes.bar([place], [cell.value], width=0.5, color=INK)
             axes.plot([place] * 2, list(cell.ci95), color=LIMIT, linewidth=1.5)
+            others = [one.value for one in (refit.by_class[place] for refit in null) if one is not None]
+            axes.plot([place + 0.32] * len(others), others, "_", color=MUTED, markersize=7)
     axes.set_xticks(range(len(names)), [str(name).replace("$", r"\$") for name in names])
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("accuracy (95 % intervals)")
-    axes.set_title("By class; no bar: withheld", fontsize=9, loc="left", color=MUTED)
+    axes.set_title("By class; no bar: withheld; grey strokes: refits on half of the user samples", fontsize=9, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
 
@@ -103,34 +105,48 @@ def errors(found: Sequence[tuple[str, str, float | None, tuple[float, float] | N
     return drawn
 
 
-def probes(found: Probed, null: Sequence[Probed], attribute: str, budget: float, between: Interval) -> bytes:
-    """Draw each probe's V-information with its interval and, in grey, its null; the leakage interval, all there is and the threshold."""
+def probes(
+    found: Probed, null: Sequence[Probed], anew: Sequence[Probed], attribute: str, budget: float, between: Interval
+) -> bytes:
+    """Draw each probe's V-information with its interval, its nulls beside it, the leakage interval, all there is and the threshold.
+
+    Args:
+        null: where the values were dealt out anew.
+        anew: of retrained versions.
+    """
     axes, save = _axes(5.2, 3.2)
     for place, one in enumerate(found.probes):
         axes.bar([place], [max(one.v_information, 0.0)], width=0.5, color=INK)
         axes.plot([place] * 2, list(one.ci95), color=LIMIT, linewidth=1.5)
         axes.plot([place + 0.32] * len(null), [dealt.probes[place].v_information for dealt in null], "_", color=MUTED, markersize=7)
+        axes.plot([place - 0.32] * len(anew), [other.probes[place].v_information for other in anew], "x", color=INK, markersize=5)
     axes.axhline(budget, color=LIMIT, linewidth=1, linestyle="--")
     axes.axhline(found.entropy, color=MUTED, linewidth=1, linestyle=":")
     place = len(found.probes)
     axes.bar([place], [max(between.upper - between.lower, 0.0)], bottom=[between.lower], width=0.5, color=MUTED, alpha=0.5)
     axes.set_xticks(range(place + 1), [*(one.name for one in found.probes), f"between\n({between.how})"])
     axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
-    axes.set_title("Dashed: the threshold; dotted: all there is; grey strokes: values dealt out anew", fontsize=9, loc="left", color=MUTED)
+    said = "Dashed: threshold; dotted: all there is; strokes: values dealt anew; crosses: retrained"
+    axes.set_title(said, fontsize=8, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
 
 
-def probes_csv(found: Probed, null: Sequence[Probed]) -> bytes:
-    """A line a probe; `null` holds what it found each time that the values were dealt out anew."""
-    rows = []
+def probes_csv(found: Probed, null: Sequence[Probed], anew: Sequence[Probed]) -> bytes:
+    """A line a probe; `null` holds what it found each time that the values were dealt out anew, `anew` what in each retrained version."""
+    rows: list[Sequence[Any]] = []
     for place, one in enumerate(found.probes):
         dealt = [other.probes[place].v_information for other in null]
         said = (one.v_information, *one.ci95, one.upper95, one.lower95, one.balanced_accuracy, one.majority)
-        rows.append((one.name, *said, sum(dealt) / len(dealt), max(dealt), len(dealt), found.n))
+        rows.append((one.name, *said, sum(dealt) / len(dealt), max(dealt), len(dealt),
+                     *_range([other.probes[place].v_information for other in anew]), len(anew), found.n))  # fmt: skip
     header = ("probe", "v_information_nats", "low", "high", "upper95", "lower95", "balanced_accuracy", "majority",
-              "null_mean", "null_largest", "null_deals", "n")  # fmt: skip
+              "null_mean", "null_largest", "null_deals", "retrained_smallest", "retrained_largest", "retrainings", "n")  # fmt: skip
     return table(header, rows)
+
+
+def _range(values: Sequence[float]) -> tuple[Any, Any]:
+    return (min(values), max(values)) if values else ("", "")
 
 
 def interval_csv(between: Interval) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from models.data import Samples
 from models.linear.core import Core, encode, load_core, logits_of_rows
 from models.linear.statistics import Statistics
-from models.linear.whole import logits as whole_logits
-from workers import linearised
+from models.linear.whole import WholeCore, logits
+from workers import halves, linearised
 from workers.artifacts import (
     NamedRows,
     Shelf,
@@ -28,6 +29,7 @@ from workers.artifacts import (
 )
 from workers.attributed import tables
 from workers.failure import Failure
+from workers.halves import Halves
 from workers.recipe import architecture_of
 
 
@@ -52,16 +54,39 @@ class Audited:
     plan: Mapping[str, Any]
     shelf: Shelf
     classes: list[Any]
-    answers: Callable[[Samples], Tensor]
-    """Logits `[n, C]` float64, as served."""
-    bare: Callable[[Samples], Tensor]
-    """The same with user weights of zero: what the model would say had nobody but the core been there."""
+    weights: Tensor
+    """User weights, as served."""
+    reads: Callable[[Samples], Callable[[Tensor], Tensor]]
+    """Of some rows: what any user weights answer to them, logits `[n, C]` float64."""
     chooses: Samples
     """The audit rows' validation half: what an audit may learn from."""
     decides: Samples
     """Their final half: what it is judged on."""
     core: Core | None
     """None of a linearised model."""
+
+    def answers(self, rows: Samples) -> Tensor:
+        """Logits `[n, C]` float64, as served."""
+        return self.reads(rows)(self.weights)
+
+    def bare(self, rows: Samples) -> Tensor:
+        """The same with user weights of zero: what the model would say had nobody but the core been there."""
+        return self.reads(rows)(torch.zeros_like(self.weights))
+
+    @cached_property
+    def held(self) -> set[str]:
+        """Ids of all samples that the model holds."""
+        return ids_of(self.plan, self.shelf)
+
+    @cached_property
+    def halves(self) -> Halves:
+        """Refits on halves of the user samples: the null of what the version scores."""
+        if self.core is None:
+            return halves.of_linearised(self.plan, self.shelf, self.held)
+        if not self.plan["blocks"]:
+            return Halves((), halves.NOBODY)
+        sums = self.sums()
+        return halves.of_fixed_features(self.core, sums.base, sums.users.rows)
 
     def sums(self) -> Sums:
         """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""
@@ -86,23 +111,24 @@ def load(plan: Mapping[str, Any], shelf: Shelf) -> Audited:
     if not plan["certified"]:
         raise Failure("version_withdrawn", "The version was withdrawn before its audit began. Audit the latest.")
     spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
-    keep = set(unpack_table(shelf.vault.read(plan["state"]["index"]))["sample_id"].to_pylist())
-    blocks = [block for _, block in tables(plan, shelf, keep)]
+    blocks = [block for _, block in tables(plan, shelf, ids_of(plan, shelf))]
     audit = rows_with_role(blocks, "audit") if blocks else []
     if not len(audit):
         raise Failure("audit_rows", "The model holds no row of role audit any more: nothing can be measured.")
     rows = samples_of(audit, shape, spec["classes"])
     final = torch.tensor([in_final_half(i) for i in rows.ids], dtype=torch.bool)
-    halves = {"chooses": rows.select(~final), "decides": rows.select(final)}
+    halves_of = {"chooses": rows.select(~final), "decides": rows.select(final)}
     if spec.get("linearize"):
         held = linearised.load(plan, shelf)
-        whole, own, nobody = held.core, held.weights, torch.zeros_like(held.weights)
-        return Audited(plan, shelf, spec["classes"], lambda s: whole_logits(whole, own, s.inputs).double(),
-                       lambda s: whole_logits(whole, nobody, s.inputs).double(), core=None, **halves)  # fmt: skip
+        return Audited(plan, shelf, spec["classes"], held.weights, partial(_whole, held.core), core=None, **halves_of)
     core = load_core(architecture_of(spec, shape, len(spec["classes"])), unpack_weights(shelf.vault.read(_blob(plan, "core"))))
     weights = unpack_weights(shelf.vault.read(_blob(plan, "user")))["user.weight"]
-    return Audited(plan, shelf, spec["classes"], lambda s: _answers(core, weights, s),
-                   lambda s: _answers(core, torch.zeros_like(weights), s), core=core, **halves)  # fmt: skip
+    return Audited(plan, shelf, spec["classes"], weights, partial(_fixed, core), core=core, **halves_of)
+
+
+def ids_of(plan: Mapping[str, Any], shelf: Shelf) -> set[str]:
+    """Ids of all samples that the model holds."""
+    return set(unpack_table(shelf.vault.read(plan["state"]["index"]))["sample_id"].to_pylist())
 
 
 def _blob(plan: Mapping[str, Any], name: str) -> str:
@@ -110,5 +136,10 @@ def _blob(plan: Mapping[str, Any], name: str) -> str:
     return blob
 
 
-def _answers(core: Core, weights: Tensor, samples: Samples) -> Tensor:
-    return logits_of_rows(core, weights, encode(core, samples.inputs, samples.labels), samples.labels)
+def _fixed(core: Core, rows: Samples) -> Callable[[Tensor], Tensor]:
+    read = encode(core, rows.inputs, rows.labels)
+    return lambda weights: logits_of_rows(core, weights, read, rows.labels)
+
+
+def _whole(core: WholeCore, rows: Samples) -> Callable[[Tensor], Tensor]:
+    return lambda weights: logits(core, weights, rows.inputs).double()

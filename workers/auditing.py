@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
 from torch import Tensor
 
 from models.audit import distance as distances
-from models.audit import findings, interval
+from models.audit import findings
 from models.audit.calibration import calibration_error
-from models.audit.findings import SERVED
-from models.audit.permuted import permuted
-from models.audit.planted import planted
-from models.audit.probe import Held, probe
-from models.audit.utility import accuracy, utility
-from models.forget.refit import weights_of
+from models.audit.findings import mean_and_largest
+from models.audit.utility import Accuracy, accuracy, utility
 from models.guarantee import Measured
-from models.linear.core import encode, logits_of_rows
-from models.linear.statistics import Rows, subtract
 from models.progress import Progress
-from service.policies import AUDITS
 from workers import audit_figures
-from workers.attributed import material, tables
 from workers.audited import Audited
-from workers.bounds import interval_of
 from workers.failure import Failure
-from workers.judging import SEED, bottleneck
 
 
 @dataclass
@@ -48,133 +35,67 @@ Audit = Callable[[Audited, Mapping[str, Any], Progress], Found]
 
 
 def measure_utility(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """Accuracy over all audit rows of the final half and by class, and calibration."""
-    logits, labels = version.answers(version.decides), version.decides.labels
-    counted = utility(logits, labels)
-    note = "Cells of fewer than 20 rows are withheld: one person's accuracy is personal data."
+    """Accuracy over all audit rows of the final half and by class, and calibration; beside refits on halves of the user samples."""
+    read, labels, null = version.reads(version.decides), version.decides.labels, version.halves
+    logits, others = read(version.weights), [read(weights) for weights in null.weights]
+    counted, varied = utility(logits, labels), [utility(one, labels) for one in others]
+    note = f"Cells of fewer than 20 rows are withheld: one person's accuracy is personal data. {null.note}"
     if counted.overall is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: an accuracy over so few is withheld.")
-    found = [findings.shown("utility", "accuracy", counted.overall.value, counted.overall.n, ci95=counted.overall.ci95, note=note)]
-    for name, cell in zip(version.classes, counted.by_class, strict=True):
+    named: list[tuple[str, Accuracy | None, list[Accuracy | None]]] = [("accuracy", counted.overall, [one.overall for one in varied])]
+    for place, name in enumerate(version.classes):
+        named.append((f"accuracy of class {name}", counted.by_class[place], [one.by_class[place] for one in varied]))
+    found, rows = [], []
+    for metric, cell, cells in named:
         if cell is not None:
-            found.append(findings.shown("utility", f"accuracy of class {name}", cell.value, cell.n, ci95=cell.ci95))
+            values = [one.value for one in cells if one is not None]
+            spread = mean_and_largest(values)
+            found.append(findings.shown("utility", metric, cell.value, cell.n, ci95=cell.ci95, null=spread, note=note))
+            rows.append((metric, cell.value, *cell.ci95, *_spread(values), cell.n))
     error = calibration_error(logits, labels)
     if error is not None:
-        found.append(findings.shown("utility", "calibration error", error, len(labels), note="0: as often right as it says it is."))
-    return Found(found, {"utility.svg": audit_figures.classes(counted, version.classes)})
+        values = [one for one in (calibration_error(each, labels) for each in others) if one is not None]
+        note = f"0: as often right as it says it is. {null.note}"
+        found.append(findings.shown("utility", "calibration error", error, len(labels), null=mean_and_largest(values), note=note))
+        rows.append(("calibration error", error, "", "", *_spread(values), len(labels)))
+    header = ("metric", "value", "low", "high", "null_mean", "null_smallest", "null_largest", "n")
+    drawn = audit_figures.classes(counted, varied, version.classes)
+    return Found(found, {"utility.svg": drawn, "utility.csv": audit_figures.table(header, rows)})
+
+
+def _spread(values: Sequence[float]) -> tuple[Any, ...]:
+    return (sum(values) / len(values), min(values), max(values)) if values else ("", "", "")
 
 
 def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """How far user samples moved the answers from the core's alone, beside two refits on a half of them each."""
-    rows = version.decides
-    ours, bare = version.answers(rows), version.bare(rows)
+    """How far user samples moved the answers from the core's alone, beside how far refits on halves of them lie from each other."""
+    rows, null = version.decides, version.halves
+    read = version.reads(rows)
+    ours, bare = read(version.weights), version.bare(rows)
     apart = distances.outputs(ours, bare)
     if apart is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: distances over so few are withheld.")
-    null = _halves(version) if version.core is not None else None
-    note = "The reference is the distance between two refits, each without another half of the user samples: what retraining varies by."
+    pairs = [distances.outputs(read(one), read(other)) for one, other in null.pairs]
+    note = f"{null.note} Of a distance: from one refit to that on the other half, which is what retraining varies by."
     found = []
-    for metric, value, other in (
-        ("L1 of answers to the model without any user sample", apart.l1, null.l1 if null else None),
-        ("KL, nats, from the model without any user sample", apart.kl, null.kl if null else None),
+    for metric, value, others in (
+        ("L1 of answers to the model without any user sample", apart.l1, [one.l1 for one in pairs if one]),
+        ("KL, nats, from the model without any user sample", apart.kl, [one.kl for one in pairs if one]),
     ):
-        found.append(findings.shown("distance", metric, value, apart.n, reference=other, note=note if null else ""))
+        found.append(findings.shown("distance", metric, value, apart.n, null=mean_and_largest(others), note=note))
     before, after = accuracy(bare, rows.labels), accuracy(ours, rows.labels)
+    errors = null.null_of(lambda weights: _error(read(weights), rows.labels))
     for name, cell in (("without any user sample", before), ("as it is", after)):
         if cell is not None:
             low, high = cell.ci95
-            found.append(findings.shown("distance", f"error {name}", 1 - cell.value, cell.n, ci95=(1 - high, 1 - low)))
+            interval = (1 - high, 1 - low)
+            found.append(findings.shown("distance", f"error {name}", 1 - cell.value, cell.n, ci95=interval, null=errors, note=note))
     return Found(found)
 
 
-def _halves(version: Audited) -> distances.Outputs | None:
-    held, rows = version.sums(), version.decides
-    order = np.random.default_rng(SEED).permutation(len(held.users.ids))
-    answers = []
-    for half in (order[: len(order) // 2], order[len(order) // 2 :]):
-        gone = torch.from_numpy(half)
-        users = held.users.rows
-        weights = weights_of(held.core, subtract(held.statistics, Rows(users.features[gone], users.targets[gone])))
-        read = encode(held.core, rows.inputs, rows.labels)
-        answers.append(logits_of_rows(held.core, weights, read, rows.labels))
-    return distances.outputs(*answers)
-
-
-def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """Fresh probes of an attribute at what the version shows: its bottleneck, or of a linearised model its answers."""
-    plan, shape, classes = version.plan, tuple(version.plan["dataset"]["shape"]), version.classes
-    keep = {*version.chooses.ids, *version.decides.ids}
-    # The attribute's values are those of the audit rows, by a pass of its own: `material` looks for them among rows to be trained on.
-    blocks = [block for _, block in tables(plan, version.shelf, keep)]
-    relabelled = [block.set_column(block.schema.get_field_index("role"), "role", _as_core(block)) for block in blocks]
-    rows = material([*blocks, *relabelled], task["attribute"], data="core", shape=shape, classes=classes)
-    core = version.core
-    net = core.net if core is not None else None
-    access = "the bottleneck's values" if net is not None else SERVED
-
-    def read(samples: Any) -> Tensor:
-        return bottleneck(net, samples) if net is not None else version.answers(samples).float()
-
-    train, test = (Held(read(half.known.samples), half.known.values, half.known.samples.labels) for half in (rows.chooses, rows.decides))
-    rules = AUDITS["audits"]["probes"]
-    budget = float(rules["mostNats"])
-    sizes: dict[str, Any] = {"values": len(rows.values), "classes": len(classes), "seed": SEED}
-    try:
-        found = probe(train, test, **sizes, progress=lambda part, done: progress(part, 0.2 * done))
-        plants = planted(train, test, **sizes, budget=budget)
-        null = permuted(train, test, **sizes, times=rules["permutations"], progress=lambda part, done: progress(part, 0.3 + 0.7 * done))
-    except ValueError as error:
-        raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
-    between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
-    stated = findings.of_probes(found, plants, null, budget=budget, access=access) + findings.of_interval(between, found.n, access)
-    files = {
-        "probes.svg": audit_figures.probes(found, null, task["attribute"], budget, between),
-        "probes.csv": audit_figures.probes_csv(found, null),
-        "leakage-interval.csv": audit_figures.interval_csv(between),
-    }
-    return Found(stated, files)
-
-
-def _as_core(block: Any) -> Any:
-    return pa.array(["core"] * len(block), pa.string())
-
-
-SAID = {
-    "void": "Void: planted leaks went unseen, so nothing can be concluded.",
-    "reported": "Reported; it decides nothing.",
-    "passed": "Within the threshold, by an audit that saw what was planted for it.",
-    "refused": "More than the threshold.",
-}
-
-
-def document(one: Measured) -> dict[str, Any]:
-    """A measured value as an audit statement says it."""
-    if one.void:
-        answer = "void"
-    elif one.threshold is None:
-        answer = "reported"
-    else:
-        answer = "passed" if one.passed else "refused"
-    power = None if one.power is None else {"planted": one.power.planted, "caught": one.power.caught}
-    return {
-        "audit": one.audit,
-        "access": one.access,
-        "metric": one.metric,
-        "value": text(one.value),
-        "ci95": None if one.ci95 is None else [text(bound) for bound in one.ci95],
-        "n": one.n,
-        "threshold": None if one.threshold is None else text(one.threshold),
-        "null": None if one.null is None else {"mean": text(one.null[0]), "limit": text(one.null[1])},
-        "reference": None if one.reference is None else text(one.reference),
-        "power": power,
-        "answer": answer,
-        "says": one.note or SAID[answer],
-    }
-
-
-def text(value: float) -> str:
-    """A decimal text of eight digits."""
-    return f"{value:.8g}".replace("e+", "e") if value else "0"
+def _error(logits: Tensor, labels: Tensor) -> float | None:
+    cell = accuracy(logits, labels)
+    return None if cell is None else 1 - cell.value
 
 
 def sealed(name: str, data: bytes, version: Audited, *, picture: bool) -> dict[str, Any]:

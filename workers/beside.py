@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from models.audit.utility import SMALLEST
 from models.progress import Progress
-from workers import released, retrained
+from workers import differenced_releases, released, retrained
 from workers.artifacts import Shelf
 from workers.attacked import attacked
 from workers.auditing import phase
@@ -33,7 +33,10 @@ R = TypeVar("R", bound=Removal)
 
 AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced, "decoder": decoded}
 """Of `exact`."""
-OF_RELEASES: dict[str, Callable[[released.Release, Progress], Shown]] = {"membership": released.attacked}
+OF_RELEASES: dict[str, Callable[[released.Release, Progress], Shown]] = {
+    "membership": released.attacked,
+    "differencing": differenced_releases.differenced,
+}
 """Of a linearised model's methods."""
 OF_RETRAINING: dict[str, Callable[[retrained.Retrained, Progress], Shown]] = {"membership": retrained.attacked}
 """Of `retrain`, of a model of fixed features."""

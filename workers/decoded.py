@@ -28,8 +28,8 @@ from service.policies import AUDITS
 from workers.artifacts import among, rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
-from workers.auditing import document
 from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
+from workers.documents import document
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 from workers.strips import strip

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from models.audit.utility import Accuracy, accuracy
 from models.data import Samples
+from models.forget.refit import weights_of
 from models.linear.core import Core, core_statistics, encode, fit_core, logits_of_rows
 from models.linear.features import BATCH
-from models.linear.solve import solve
-from models.linear.statistics import Statistics
+from models.linear.statistics import Rows, Statistics, merge, zeros
 from models.nets import Architecture, Network
 from models.progress import Progress
-from workers.artifacts import rows_with_role, samples_of
+from workers.artifacts import in_final_half, rows_with_role, samples_of
 from workers.encoding import Sums
 from workers.recipe import named_failures, training_of
 
@@ -34,6 +34,12 @@ class Refitted:
     statistics: Statistics
     weights: Tensor
     """`[d, C]` float64."""
+    parts: tuple[Statistics, Statistics] | None = None
+    """The sums over each half of the user rows."""
+
+    def halves(self) -> tuple[Refitted, ...]:
+        """The same core with user weights fitted on either half of the user rows: what retraining varies by."""
+        return tuple(Refitted(self.core, sums, weights_of(self.core, sums)) for sums in self.parts or ())
 
 
 def core_on(spec: Mapping[str, Any], network: Network, samples: Samples, *, progress: Progress) -> Core:
@@ -56,21 +62,23 @@ def core_on(spec: Mapping[str, Any], network: Network, samples: Samples, *, prog
 
 
 def refitted(core: Core, samples: Samples, blocks: Blocks, classes: list[Any], *, progress: Callable[[float], None]) -> Refitted:
-    """Fit user weights on a core, from the same integers that a published version is fitted from.
+    """Fit user weights on a core, from the same integers that a published version is fitted from; rows are halved by their id's digest.
 
     Args:
         samples: the core rows.
     """
-    sums, shape = Sums(core_statistics(core, samples.inputs)), core.architecture.input_shape
+    shape, base = core.architecture.input_shape, core_statistics(core, samples.inputs)
+    first, second = Sums(base), Sums(zeros(core.d, core.classes))
     for number, block in blocks():
         rows = rows_with_role([block], "user")
         if len(rows):
             users = samples_of(rows, shape, classes)
-            sums.take(encode(core, users.inputs, users.labels))
+            read, other = encode(core, users.inputs, users.labels), torch.tensor([in_final_half(i) for i in users.ids])
+            for sums, part in ((first, ~other), (second, other)):
+                sums.take(Rows(read.features[part], read.targets[part]))
         progress(number)
-    statistics = sums.total()
-    weights = solve(statistics, feature_scale=core.feature_scale, target_scale=core.target_scale, ridge=core.ridge)
-    return Refitted(core, statistics, weights)
+    statistics = merge(first.total(), second.total())
+    return Refitted(core, statistics, weights_of(core, statistics), (first.total(), merge(base, second.total())))
 
 
 def answers_of(model: Refitted, rows: Samples) -> Tensor:

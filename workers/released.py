@@ -28,8 +28,8 @@ from models.progress import Progress
 from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import Shelf
-from workers.auditing import document
 from workers.compared import MOST_COMPARED, REFITS, of_group, relearnt, stated
+from workers.documents import document
 from workers.forgotten import Shown, told
 from workers.judging import SEED
 from workers.linearised import Held, Loaded, samples

@@ -22,7 +22,7 @@ from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import Shelf, concat_rows, unpack_rows
 from workers.attacked import attacked as attacked_on_one_core
-from workers.auditing import document
+from workers.documents import document
 from workers.forgotten import Forgotten, Shown, told
 from workers.judging import SEED
 from workers.linearised import held_rows, samples

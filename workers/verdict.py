@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from models.audit import findings
+from models.audit.findings import mean_and_largest
 from models.audit.interval import Interval
 from models.audit.planted import OwnHead, Planted
 from models.audit.probe import Probed
@@ -20,6 +21,7 @@ from workers.curve import Point
 from workers.judging import Asked
 
 ACCESS, ANSWERS = "the bottleneck's values as they are served", "answers on audit rows"
+SAME = "A closed form: trained again from another seed it has the same bits."
 Z95 = 1.959963984540054
 
 
@@ -40,9 +42,22 @@ class Judged:
     interval: Interval
     gaps: tuple[Gaps, Gaps]
     """With nothing removed, and after."""
+    again: Again
     looks: int
     """Earlier removals that were refused after a look at the same rows, from any model of the data set: who asks often enough finds luck,
     so that with each the upper limits' level rises."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What retraining alone makes of the same scores: their null."""
+
+    found: tuple[Probed, ...]
+    """What the deciding probes find where the chosen point is trained again from other seeds."""
+    apart: float | None
+    """Accuracy between refits with nothing removed, each on another half of the user rows."""
+    gaps: tuple[tuple[Gaps, ...], tuple[Gaps, ...]]
+    """Of such refits: with nothing removed, and after."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +150,18 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     shown = [*_null_of(leakage), *figures, *findings.of_interval(judged.interval, n, ACCESS)]
     shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
     shown.append(findings.shown(findings.PROBES, "upper_limit_level", judged.found.level, n, access=ACCESS))
+    shown += findings.of_retrained(judged.found, judged.again.found, access=ACCESS, claim=asked.claim, why=SAME)
+    if judged.again.apart is not None:
+        shown.append(findings.shown(ACCURACY, f"{DROP}.retrained_apart", judged.again.apart, drop.n, access=ANSWERS))
     if from_parent is not None:
         shown.append(
             findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)
         )
-    for when, gaps in zip(("before", "after"), judged.gaps, strict=True):
-        for name, gap in (("equalised_odds", gaps.equalised_odds), ("demographic_parity", gaps.demographic_parity)):
-            if gap is not None:
-                shown.append(findings.shown("fairness", f"{name}_difference.{when}", gap, drop.n, access=ANSWERS))
+    for when, gaps, others in zip(("before", "after"), judged.gaps, judged.again.gaps, strict=True):
+        for name in ("equalised_odds", "demographic_parity"):
+            if (gap := getattr(gaps, name)) is not None:
+                null = mean_and_largest([value for value in (getattr(one, name) for one in others) if value is not None])
+                shown.append(findings.shown("fairness", f"{name}_difference.{when}", gap, drop.n, access=ANSWERS, null=null))
     if judged.own is not None:
         shown += findings.of_own_head(judged.own, n)
     return [_figure(each) for one in shown for each in (one, *_null_of(one))]

@@ -27,6 +27,12 @@ class Differencing:
 
     change_ci95: tuple[float, float]
 
+    after_auc: float
+    """Probability that the version after alone gives a forgotten row's label less log odds than a kept row's: for an attacker who knows
+    the labels and came after the version before was withdrawn."""
+
+    after_ci95: tuple[float, float]
+
     rates: tuple[Rate, ...]
     """True-positive rates of the attacker who knows the labels."""
 
@@ -56,8 +62,10 @@ def differencing(before: Tensor, after: Tensor, labels: Tensor, forgotten: Tenso
     gone = forgotten.numpy()
     found, interval = _with_interval(fell[gone], fell[~gone])
     size, size_interval = _with_interval(change[gone], change[~gone])
+    odds = -phi(after, labels).numpy()
+    late, late_interval = _with_interval(odds[gone], odds[~gone])
     rates = tuple(_rate(fell[gone], fell[~gone], fpr) for fpr in FPRS)
-    return Differencing(found, interval, size, size_interval, rates, int(gone.sum()), int((~gone).sum()))
+    return Differencing(found, interval, size, size_interval, late, late_interval, rates, int(gone.sum()), int((~gone).sum()))
 
 
 def _with_interval(members: Matrix, others: Matrix) -> tuple[float, tuple[float, float]]:

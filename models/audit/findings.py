@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from models.audit.differencing import Differencing
 from models.audit.interval import Interval
@@ -16,7 +17,7 @@ PROBES, INTERVAL, OWN_HEAD, MEMBERSHIP, DIFFERENCING = "fresh_probes", "interval
 LEAKAGE, LINEAR_LEAKAGE = "v_information_upper95_nats", "linear_v_information_upper95_nats"
 """What no reader finds more than with 95 % confidence, all readers at once: as policies name it (service/policies.py)."""
 
-SERVED, BOTH = "served outputs", "both versions' outputs"
+SERVED, BOTH, AFTER = "served outputs", "both versions' outputs", "outputs of the version after"
 Null = tuple[float, float]
 PERMUTED = "The null is the readers' own bias: the same rows, values dealt out anew within each label. No network is trained again for it."
 ALWAYS = "The reference is what always naming the commonest value gets right."
@@ -70,6 +71,23 @@ def of_probes(
     if before is not None:
         figures.append(shown(PROBES, "v_information_nats.before", before.leakage, before.n, access=access, ci95=before.best.ci95))
     return [leakage, *figures]
+
+
+def of_retrained(found: Probed, anew: Sequence[Probed], *, access: str, claim: str = "any", why: str = "") -> list[Measured]:
+    """State what the same readers find in each retrained version, the version's own figure for reference.
+
+    Args:
+        anew: of versions that were trained again.
+        why: there are none.
+    """
+    metric, of_this = LINEAR_LEAKAGE if claim == "linear" else LEAKAGE, found.about(claim)
+    note = "Trained again from another seed, or of a linearised model on half of the user samples. The reference is this version."
+    stated = []
+    for number, one in enumerate(anew, start=1):
+        value, how = one.about(claim), partial(shown, PROBES, n=one.n, access=access, note=note)
+        stated.append(how(f"{metric}.retrained_{number}", value.upper, reference=of_this.upper))
+        stated.append(how(f"v_information_nats.retrained_{number}", value.leakage, reference=of_this.leakage))
+    return stated or [shown(PROBES, "retrainings", 0, found.n, access=access, note=why)]
 
 
 def _of_reader(probe: Probe, null: Sequence[Probe], n: int, access: str) -> Iterator[Measured]:
@@ -166,38 +184,33 @@ def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator
             yield shown(audit, f"TPR at FPR {rate.fpr:g}", rate.value, n, access=access, ci95=rate.ci95)
 
 
-def of_differencing(found: Differencing, null: Sequence[Differencing] = ()) -> list[Measured]:
+def of_differencing(found: Differencing, null: Sequence[Differencing] = (), *, noise: bool = False) -> list[Measured]:
     """State what an attacker with both versions learns: a limit of every removal, not a fault of this one.
 
     Args:
         null: the same of these rows where as many others were forgotten instead: the scorer's own bias.
+        noise: whether the versions are released with noise.
     """
     n = found.forgotten + found.kept
-    note = (
-        "Removal has to change what it removes, so this is a limit of every removal, and counts for who holds both versions. The version "
-        "before is withdrawn, so that only who took a copy does; only noise in the released weights would hide more."
+    note = "Removal has to change what it removes, so this is a limit of every removal, and counts for who holds both versions. " + (
+        "Noise in the released weights hides some of it." if noise else "Only noise in the released weights would hide more."
     )
-    told = shown(
-        DIFFERENCING,
-        "AUC of telling forgotten from kept",
-        found.auc,
-        n,
-        access=BOTH,
-        ci95=found.auc_ci95,
-        null=mean_and_largest([one.auc for one in null]),
-        note=note,
-    )
-    blind = shown(
-        DIFFERENCING,
-        "AUC without labels",
-        found.change_auc,
-        n,
-        access=BOTH,
-        ci95=found.change_ci95,
-        null=mean_and_largest([one.change_auc for one in null]),
-        note=note,
-    )
-    return [told, blind, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
+    late = "The version before is withdrawn: who took no copy of it has this left. It tells rows that were fitted from rows that were not."
+    stated = []
+    for metric, value, interval, others, access, said in (
+        ("AUC of telling forgotten from kept", found.auc, found.auc_ci95, [one.auc for one in null], BOTH, note),
+        ("AUC without labels", found.change_auc, found.change_ci95, [one.change_auc for one in null], BOTH, note),
+        ("AUC by the version after alone", found.after_auc, found.after_ci95, [one.after_auc for one in null], AFTER, late),
+    ):
+        stated.append(shown(DIFFERENCING, metric, value, n, access=access, ci95=interval, null=mean_and_largest(others), note=said))
+    return [*stated, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
+
+
+def without_noise(found: Differencing) -> Measured:
+    """State what the attacker with both versions would learn of the same removal, had neither version been given noise."""
+    note = "Both versions solved again without noise: the difference to the AUC as released is what the noise hides."
+    n, metric = found.forgotten + found.kept, "AUC of telling forgotten from kept, without the noise"
+    return shown(DIFFERENCING, metric, found.auc, n, access=BOTH, ci95=found.auc_ci95, note=note)
 
 
 def mean_and_largest(values: Sequence[float]) -> Null | None:

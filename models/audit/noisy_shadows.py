@@ -54,7 +54,7 @@ class Releasing:
         """M, the shape of the noise."""
         return self.curvature.flat() if self.isotropic else self.curvature
 
-    def fit(self, loss: Summed, start: Tensor) -> Tensor:
+    def fit(self, loss: Summed | Quadratic, start: Tensor) -> Tensor:
         """Return weights `[p]` float64 within the fit's error of the minimiser.
 
         Raises:
@@ -205,5 +205,5 @@ def _autodiff(core: WholeCore, world: World, chosen: Tensor) -> Quadratic:
 
 def _arrived(found: Descent) -> Descent:
     if not found.reached:
-        raise FellShort(f"Not estimable: a shadow's solver stopped after {found.passes} passes, so it could be no version's release.")
+        raise FellShort(f"Not estimable: a refit's solver stopped after {found.passes} passes, so it could be no version's release.")
     return found

@@ -135,6 +135,9 @@ def test_whoever_holds_both_versions_tells_the_forgotten_from_the_kept(digit: Wo
     assert 0.3 < hidden.auc < 0.7 < found.auc  # noise in the released weights is what withstands it
     assert none.auc == 0.5 and none.auc_ci95 == (0.5, 0.5)
     assert found.auc_ci95[0] < found.auc <= found.auc_ci95[1]
+    odds = (after.gather(1, labels[:, None])[:, 0] - after.scatter(1, labels[:, None], -torch.inf).logsumexp(1)).numpy()
+    assert found.after_auc == pytest.approx(roc_auc_score(forgotten.numpy(), -odds))  # who has the version after alone
+    assert found.after_ci95[0] < found.after_auc <= found.after_ci95[1]
     assert all(rate.value is None for rate in found.rates)  # 660 kept rows
     with pytest.raises(ValueError, match="rows of both"):
         differencing(before, after, labels, torch.zeros_like(forgotten))

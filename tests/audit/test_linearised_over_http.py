@@ -42,7 +42,7 @@ def fresh(live: Live, data: Digits, directory: Path, **more: Any) -> str:
 def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
 
-    job = live.job(live.forget(model, ids=data.of(role="user")[:30], audits=["membership"]))
+    job = live.job(live.forget(model, ids=data.of(role="user")[:30], audits=["membership", "differencing"]))
     told = live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()
     listed = live.client.get(f"/jobs/{job['id']}/evidence/membership-distances.csv").raise_for_status().text.splitlines()
     with Client(str(live.client.base_url), live.client.headers["Authorization"].split()[1]) as client:
@@ -68,6 +68,21 @@ def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live:
         assert {(rows, version, "error") for version in ("before", "after", "retrained")} <= set(told_of)
     apart = {version: told_of["forgotten", version, "KL, nats, from the retrained version"] for version in ("before", "after")}
     assert float(apart["after"]["value"]) < float(apart["before"]["value"])
+    assert not any(sample in json.dumps(told) for sample in data.ids)
+    assert_both_versions_are_told_of(live.client.get(f"/jobs/{job['id']}/evidence/differencing.json").raise_for_status().json(), data)
+
+
+def assert_both_versions_are_told_of(told: dict[str, Any], data: Digits) -> None:
+    """Of thirty samples that went by a noisy release: what both versions give away, with the noise and without, and the later one alone."""
+    found = {f["metric"]: f for f in told["findings"]}
+    auc, quiet = found["AUC of telling forgotten from kept"], found["AUC of telling forgotten from kept, without the noise"]
+    assert told["removals"] == 8 and "mu" in told["limits"]
+    assert min(float(auc["ci95"][0]), float(quiet["ci95"][0])) > float(auc["null"]["limit"])  # the change shows, through the noise too
+    late = found["AUC by the version after alone"]
+    assert late["access"] == "outputs of the version after" and late["null"] is not None
+    assert abs(float(late["value"]) - 0.5) < abs(float(auc["value"]) - 0.5)
+    assert all(0.2 < float(found[metric]["null"]["mean"]) < 0.8 for metric in ("AUC of telling forgotten from kept", "AUC without labels"))
+    assert {f["answer"] for f in told["findings"]} == {"reported"}
     assert not any(sample in json.dumps(told) for sample in data.ids)
 
 
@@ -96,9 +111,9 @@ def test_where_nothing_can_be_estimated_the_evidence_says_why_and_the_samples_ar
 
     few = live.job(live.forget(model, ids=users[:3], audits=["membership"]))
     rest = live.job(live.forget(model, ids=users[3:USERS], audits=["membership"]))
-    unknown = live.forget(model, ids=users[:1], audits=["differencing"])
+    unknown = live.forget(model, ids=users[:1], audits=["decoder"])
 
     for job in (few, rest):
         assert set(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()) == {"withheld"}
     assert (unknown.status_code, unknown.json()["code"]) == (422, "audits_unsupported")
-    assert unknown.json()["detail"] == "With method cg a request can have these audits: membership."
+    assert unknown.json()["detail"] == "With method cg a request can have these audits: membership, differencing."

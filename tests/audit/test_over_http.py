@@ -61,6 +61,22 @@ def test_an_audit_changes_nothing_and_its_statement_and_evidence_verify_offline(
     accuracy = next(f for f in said["findings"] if f["metric"] == "accuracy")
     counted = before["utility"][0]["after"]
     assert float(accuracy["value"]) == pytest.approx(counted["correct"] / counted["n"])
+    assert_a_null_beside_each_score([f for f in said["findings"] if f["audit"] in ("utility", "distance")], folder)
+
+
+def assert_a_null_beside_each_score(found: list[dict[str, Any]], folder: Path) -> None:
+    """Refits on halves of the user samples: as good as the version, and less far from each other than user samples moved its answers."""
+    listed = {row["metric"]: row for row in csv.DictReader((folder / "utility.csv").read_text().splitlines())}
+    assert all(f["null"] is not None and "random half" in f["says"] for f in found)
+    utility = {f["metric"]: f for f in found if f["audit"] == "utility"}
+    assert set(listed) == set(utility) >= {"accuracy", "calibration error"}
+    for metric, row in listed.items():
+        assert [row["null_mean"], row["null_largest"]] == [utility[metric]["null"][end] for end in ("mean", "limit")]
+        assert float(row["null_smallest"]) <= float(row["null_mean"]) <= float(row["null_largest"])
+    assert float(listed["calibration error"]["null_smallest"]) < float(listed["calibration error"]["null_largest"])
+    assert abs(float(listed["accuracy"]["null_mean"]) - float(listed["accuracy"]["value"])) < 0.03
+    kl = next(f for f in found if f["metric"].startswith("KL"))
+    assert 0 < float(kl["null"]["mean"]) <= float(kl["null"]["limit"]) < float(kl["value"])
 
 
 def test_any_changed_file_of_an_audit_is_refused_by_the_step_that_is_about_it(live: Live, tmp_path: Path) -> None:
@@ -127,6 +143,11 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
         assert (row["null_mean"], row["null_largest"], row["null_deals"]) == (told["null"]["mean"], told["null"]["limit"], "5")
         assert float(row["null_largest"]) < 0.1 and "dealt out anew" in told["says"]
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
+    again = {f["metric"]: f for f in said["findings"] if "retrained_" in f["metric"]}
+    uppers = [again[f"v_information_upper95_nats.retrained_{number}"] for number in (1, 2)]
+    assert len(again) == 4 and all(f["reference"] == decided[0]["value"] for f in uppers)
+    assert len({decided[0]["value"], *(f["value"] for f in uppers)}) == 3  # three trainings, none the same as another
+    assert {row["retrainings"] for row in listed} == {"2"}
     ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
     lower, upper = (ends[f"leakage_interval.{end}"] for end in ("lower", "upper"))
     assert float(lower["value"]) <= float(upper["value"]) <= np.log(2) + 1e-8 and upper["access"] == "weights: H(v) (trivial)"
@@ -209,6 +230,9 @@ def test_who_holds_both_versions_is_told_of_beside_removals_of_others_and_the_li
     assert low > float(auc["null"]["limit"])  # forty digits that go show; they do not where forty others go
     assert abs(float(auc["null"]["mean"]) - 0.5) < 0.2
     assert auc["answer"] == "reported" and "withdrawn" in told["limits"]
+    late = found["AUC by the version after alone"]
+    assert abs(float(late["value"]) - 0.5) < abs(float(auc["value"]) - 0.5)  # what withdrawal leaves
+    assert float(late["null"]["mean"]) < float(late["value"])  # of rows that it was fitted on it knows more
     assert listed[0].startswith("metric,fpr,value,low,high,null_mean") and listed[1].startswith(f"auc,,{auc['value']},")
     assert not any(sample in json.dumps(told) for sample in data.ids)
 

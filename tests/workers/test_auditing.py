@@ -10,8 +10,8 @@ from models.audit import decoder
 from models.audit.decoder import Scored, gain
 from models.guarantee import Measured, Power
 from workers import decoded
-from workers.auditing import document
 from workers.beyond import beyond
+from workers.documents import document
 from workers.strips import _stated, nearest, png
 from workers.telling import decoding
 

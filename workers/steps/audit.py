@@ -9,7 +9,9 @@ from typing import Any
 from workers import auditing
 from workers.artifacts import Shelf
 from workers.audited import load
+from workers.documents import document
 from workers.members import measure_membership
+from workers.probed import measure_probes
 from workers.report import Report
 from workers.strips import measure_decoder
 
@@ -17,7 +19,7 @@ AUDITS: dict[str, auditing.Audit] = {
     "utility": auditing.measure_utility,
     "distance": auditing.measure_distance,
     "membership": measure_membership,
-    "probes": auditing.measure_probes,
+    "probes": measure_probes,
     "decoder": measure_decoder,
 }
 SHARES = {"utility": 1.0, "distance": 1.0, "membership": 30.0, "probes": 15.0, "decoder": 60.0}
@@ -34,7 +36,7 @@ def audit(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
     for name in task["audits"]:
         report.phase(auditing.phase(name))
         found = AUDITS[name](version, task, lambda _, done: report.progress("", done))
-        findings += [auditing.document(one) for one in found.measured]
+        findings += [document(one) for one in found.measured]
         for files, picture in ((found.files, False), (found.pictures, True)):
             evidence |= {file: auditing.sealed(file, data, version, picture=picture) for file, data in files.items()}
     report.phase("writing")

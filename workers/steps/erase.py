@@ -88,7 +88,7 @@ def erase(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, An
 def shares(recipes: list[Recipe]) -> dict[str, float]:
     """Phases, and rough shares of the time; points that are not needed leave theirs over."""
     tried = {phase_of(number, recipe): 6.0 if recipe.scope == "network" else 2.0 for number, recipe in enumerate(recipes)}
-    ending = {JUDGING: 1.0, "fitting the core's linear part": 0.3, "encoding rows": 0.5, "solving": 0.1, "writing": 0.1}
+    ending = {JUDGING: 4.0, "fitting the core's linear part": 0.3, "encoding rows": 0.5, "solving": 0.1, "writing": 0.1}
     return {"loading": 0.1, REFERENCE: 0.5} | tried | ending
 
 

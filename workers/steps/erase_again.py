@@ -8,17 +8,16 @@ from typing import Any
 
 from models.forget import retrain as theorem
 from models.nets import Network
-from workers import verdict
-from workers.artifacts import Shelf, rows_with_role, samples_of
+from workers import again, verdict
+from workers.artifacts import Shelf
 from workers.attributed import material, tables
 from workers.judging import Asked, refuse_small_budget
-from workers.points import network_of, recipe_of
-from workers.recipe import architecture_of, core_of
+from workers.points import recipe_of
 from workers.refitting import core_on, refitted
 from workers.removal import Wish, comparable, entry_of, evidence_of, judge, secret_of, utility_of
 from workers.report import Report
 from workers.steps.erase import published
-from workers.trying import Best, Ground, Watcher
+from workers.trying import Best, Ground
 
 TRAINING, AGAIN = "training the core", "removing attributes again"
 
@@ -36,7 +35,7 @@ def retrain(plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: Abstrac
         Failure: too few rows are left to train on, or to judge by.
     """
     report.phase(TRAINING)
-    net = _trained(plan, shelf, report, keep)
+    net = again.network(plan, (table for _, table in tables(plan, shelf, keep)), progress=report.progress)
     entries: list[dict[str, Any]] = []
     evidence: dict[str, Any] = {}
     utility: list[dict[str, Any]] = []
@@ -58,18 +57,6 @@ def retrain(plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: Abstrac
     return published(plan, shelf, report, net, keep, entries, stated) | {"utility": utility, "evidence": evidence}
 
 
-def _trained(plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: AbstractSet[str]) -> Network:
-    """A network of the form that the model had before anything was removed, trained on the core rows that stay."""
-    spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
-    bare = dict(spec) | {"architecture": spec["before_erasing"]}
-    rows = rows_with_role((table for _, table in tables(plan, shelf, keep)), "core")
-    samples = samples_of(rows, shape, spec["classes"]) if len(rows) else None
-    form = architecture_of(bare, shape, len(spec["classes"]))
-    net = core_of(bare, form, samples, given=None, progress=report.progress).net
-    assert net is not None
-    return net
-
-
 def _ground(
     plan: Mapping[str, Any], shelf: Shelf, report: Report, keep: AbstractSet[str], entry: Mapping[str, Any], net: Network
 ) -> Ground:
@@ -79,19 +66,19 @@ def _ground(
     rows = material(blocks, entry["name"], data=entry["data"], shape=shape, classes=spec["classes"])
     core = core_on(spec, comparable(net), rows.core.samples, progress=lambda part, fraction: None)
     reference = refitted(core, rows.core.samples, lambda: tables(plan, shelf, keep), spec["classes"], progress=lambda number: None)
-    again = lambda: tables(plan, shelf, keep)  # noqa: E731
-    return Ground(plan, shelf, report, rows, asked, spec["classes"], net, reference, again, secret_of(plan))
+    blocks_of = lambda: tables(plan, shelf, keep)  # noqa: E731
+    return Ground(plan, shelf, report, rows, asked, spec["classes"], net, reference, blocks_of, secret_of(plan))
 
 
 def _removed(ground: Ground, entry: Mapping[str, Any]) -> Best:
     """Follow an attribute's recipe."""
     recipe = recipe_of(entry["recipe"])
-    watch = Watcher(None, float("inf"), recipe)
-    net = network_of(
-        recipe, ground.before, ground.rows.trained, len(ground.rows.values), secret=ground.secret, watch=watch, resume=None,
-        progress=lambda part, fraction: ground.report.progress("", 0.6 * fraction),
-    )  # fmt: skip
-    return Best(recipe, 0.0, net, watch.heads)
+
+    def tell(part: str, done: float) -> None:
+        ground.report.progress("", 0.6 * done)
+
+    net, heads = again.removed(recipe, ground.before, ground.rows, secret=ground.secret, progress=tell)
+    return Best(recipe, 0.0, net, heads)
 
 
 def _told(refusal: Mapping[str, str]) -> dict[str, str]:

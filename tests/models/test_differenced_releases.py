@@ -1,0 +1,60 @@
+"""Whoever holds two noisy releases: the removals that stand beside one are removals, and the quiet one is what dense refits give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from linearised import Linearised
+from released import Removed, removed
+from torch import Tensor
+
+from models.audit.differencing import Differencing, differencing
+from workers import differenced_releases
+from workers.differenced_releases import GROUPS, Others
+from workers.released import Attacked
+
+
+@pytest.fixture(scope="module")
+def removal(linearised: Linearised) -> Removed:
+    return removed(linearised, 0)
+
+
+def others_of(removal: Removed) -> Others:
+    places = torch.arange(len(removal.world.kept))
+    labels = torch.cat([removal.targets.labels, removal.world.kept.labels])
+    return Others(Attacked(removal.how, removal.world, removal.targets, {}, places), removal.before, places, labels)
+
+
+def test_each_removal_of_the_null_takes_as_many_others_whose_answers_then_change_most(
+    removal: Removed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def noted(before: Tensor, after: Tensor, labels: Tensor, aimed: int, others: Tensor) -> Differencing:
+        gone = torch.cat([torch.zeros(aimed, dtype=torch.bool), others])
+        seen.append((int(others.sum()), differencing(before, after, labels, gone).auc))
+        return beside(before, after, labels, aimed, others)
+
+    beside: Any = differenced_releases.beside
+    monkeypatch.setattr(differenced_releases, "beside", noted)
+    null = others_of(removal).null(np.random.default_rng(0), lambda part, done: None)
+
+    assert [count for count, _ in seen] == [len(removal.targets)] * GROUPS
+    assert min(auc for _, auc in seen) > 0.65  # who went instead shows
+    assert max(one.auc for one in null) < 0.65 and {one.forgotten for one in null} == {len(removal.targets)}
+
+
+def test_without_noise_the_attack_is_that_on_the_minimisers_of_a_dense_factorisation(removal: Removed) -> None:
+    others = others_of(removal)
+    gone = torch.arange(len(others.labels)) < len(removal.targets)
+
+    quiet = others.quiet()
+    truth = differencing(others.answers(removal.before), others.answers(removal.retrained), others.labels, gone)
+    noised = removal.how.noised(removal.retrained, np.random.default_rng(0).bytes)
+    loud = differencing(others.answers(removal.before), others.answers(noised), others.labels, gone)
+
+    assert quiet.auc == pytest.approx(truth.auc, abs=0.005) and quiet.after_auc == pytest.approx(truth.after_auc, abs=0.005)
+    assert loud.auc <= truth.auc

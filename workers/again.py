@@ -1,0 +1,65 @@
+"""A version's network trained again on the same rows, from the same seed or another: what training alone makes of a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from models.linear.fit import trained
+from models.nets import Network
+from models.progress import Progress, never
+from workers.artifacts import rows_with_role, samples_of
+from workers.attributed import Material, material
+from workers.failure import Failure
+from workers.points import Recipe, network_of, recipe_of
+from workers.recipe import architecture_of, named_failures, training_of
+from workers.trying import Watcher
+
+
+def network(plan: Mapping[str, Any], blocks: Iterable[pa.Table], *, seed: int = 0, progress: Progress) -> Network:
+    """Train a network of the form that the model had before anything was removed from it, on the core rows among these.
+
+    Args:
+        seed: added to the training's own.
+
+    Raises:
+        Failure: `core_rows`, where fewer than 2 are left.
+    """
+    spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
+    bare = dict(spec) | {"architecture": spec.get("before_erasing") or spec["architecture"]}
+    rows = rows_with_role(blocks, "core")
+    if len(rows) < 2:
+        raise Failure("core_rows", "Fewer than 2 core rows are left: a core cannot be trained. Upload more core rows.")
+    samples, form = samples_of(rows, shape, spec["classes"]), architecture_of(bare, shape, len(spec["classes"]))
+    training = training_of(spec, form, len(samples))
+    with named_failures():
+        return trained(form, samples, replace(training, seed=training.seed + seed), progress, never)
+
+
+def removed(recipe: Recipe, before: Network, rows: Material, *, secret: bytes, progress: Progress) -> tuple[Network, dict[str, Tensor]]:
+    """Follow a recipe up to where it was once ended. Returns the network, and the method's own heads."""
+    watch = Watcher(None, float("inf"), recipe)
+    net = network_of(recipe, before, rows.trained, len(rows.values), secret=secret, watch=watch, resume=None, progress=progress)
+    return net, watch.heads
+
+
+def networks(plan: Mapping[str, Any], blocks: list[pa.Table], *, times: int, secret: bytes, progress: Progress) -> Iterator[Network]:
+    """Train a version's network again from other seeds, and remove again from each what was removed from it.
+
+    Args:
+        blocks: the rows that the model holds.
+        secret: seeds the keys of stochastic adapters.
+    """
+    spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
+    erased = spec.get("erased") or ()
+    for number in range(1, times + 1):
+        net = network(plan, blocks, seed=number, progress=progress)
+        for entry in erased:
+            rows = material(blocks, entry["name"], data=entry["data"], shape=shape, classes=spec["classes"])
+            recipe = recipe_of(entry["recipe"])
+            net, _ = removed(replace(recipe, seed=recipe.seed + number), net, rows, secret=secret, progress=progress)
+        yield net

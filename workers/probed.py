@@ -1,0 +1,94 @@
+"""The probes of a version: what fresh readers find of an attribute, beside two nulls.
+
+One null deals the values out anew, which is the readers' own bias. The other trains the version again from other seeds, and reads the
+attribute from each: what the score varies by from training to training. Of a linearised model these are its refits on halves of the user
+samples. A network that was uploaded was trained elsewhere, and is not trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from models.audit import findings, interval
+from models.audit.findings import SERVED
+from models.audit.permuted import RESAMPLES, permuted
+from models.audit.planted import planted
+from models.audit.probe import Held, probe
+from models.data import Samples
+from models.progress import Progress
+from service.policies import AUDITS
+from workers import again, audit_figures
+from workers.attributed import Material, material, tables
+from workers.audited import Audited
+from workers.auditing import Found
+from workers.bounds import interval_of
+from workers.failure import Failure
+from workers.judging import SEED, bottleneck
+
+Read = Callable[[Samples], Tensor]
+UPLOADED = "The core was uploaded, so that it cannot be trained again as it once was: no retraining stands beside these scores."
+
+
+def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
+    """Fresh probes of an attribute at what the version shows: its bottleneck, or of a linearised model its answers."""
+    plan, classes, net = version.plan, version.classes, None if version.core is None else version.core.net
+    rows = _material(version, task["attribute"])
+    access = "the bottleneck's values" if net is not None else SERVED
+    rules = AUDITS["audits"]["probes"]
+    budget = float(rules["mostNats"])
+    sizes: dict[str, Any] = {"values": len(rows.values), "classes": len(classes), "seed": SEED}
+    train, test = _held(rows, (lambda samples: bottleneck(net, samples)) if net is not None else lambda s: version.answers(s).float())
+    try:
+        found = probe(train, test, **sizes, progress=lambda part, done: progress(part, 0.1 * done))
+        plants = planted(train, test, **sizes, budget=budget)
+        null = permuted(train, test, **sizes, times=rules["permutations"], progress=lambda part, done: progress(part, 0.2 + 0.3 * done))
+        anew = []
+        for number, read in enumerate(_retrained(version, rules["retrainings"])):
+            anew.append(probe(*_held(rows, read), **sizes, resamples=RESAMPLES))
+            progress("", 0.5 + 0.5 * (number + 1) / rules["retrainings"])
+    except ValueError as error:
+        raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
+    between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
+    why = UPLOADED if net is not None and plan["spec"]["core"] != "train" else version.halves.why if net is None else ""
+    stated = findings.of_probes(found, plants, null, budget=budget, access=access)
+    stated += findings.of_retrained(found, anew, access=access, why=why)
+    files = {
+        "probes.svg": audit_figures.probes(found, null, anew, task["attribute"], budget, between),
+        "probes.csv": audit_figures.probes_csv(found, null, anew),
+        "leakage-interval.csv": audit_figures.interval_csv(between),
+    }
+    return Found(stated + findings.of_interval(between, found.n, access), files)
+
+
+def _material(version: Audited, attribute: str) -> Material:
+    """The audit rows with the attribute's values: by a pass of their own, for `material` looks for values among rows to be trained on."""
+    plan = version.plan
+    blocks = [block for _, block in tables(plan, version.shelf, {*version.chooses.ids, *version.decides.ids})]
+    relabelled = [block.set_column(block.schema.get_field_index("role"), "role", _as_core(block)) for block in blocks]
+    return material([*blocks, *relabelled], attribute, data="core", shape=tuple(plan["dataset"]["shape"]), classes=version.classes)
+
+
+def _held(rows: Material, read: Read) -> tuple[Held, Held]:
+    train, test = (half.known for half in (rows.chooses, rows.decides))
+    return tuple(Held(read(part.samples), part.values, part.samples.labels) for part in (train, test))  # type: ignore[return-value]
+
+
+def _retrained(version: Audited, times: int) -> Iterator[Read]:
+    """What retrained versions show of rows."""
+    if version.core is None:
+        for weights in version.halves.weights:
+            yield lambda samples, weights=weights: version.reads(samples)(weights).float()  # type: ignore[misc]
+    elif version.core.net is not None and version.plan["spec"]["core"] == "train":
+        blocks = [block for _, block in tables(version.plan, version.shelf, version.held)]
+        secret = sha256(b"retrained for an audit, and never served").digest()
+        for net in again.networks(version.plan, blocks, times=times, secret=secret, progress=lambda part, done: None):
+            yield lambda samples, net=net: bottleneck(net, samples)  # type: ignore[misc]
+
+
+def _as_core(block: Any) -> Any:
+    return pa.array(["core"] * len(block), pa.string())
