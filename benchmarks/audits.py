@@ -26,12 +26,14 @@ from models.audit.readers import READERS
 from models.audit.utility import utility
 from models.data import Samples
 from models.forget.refit import weights_of
-from models.linear.core import logits, logits_of_rows
+from models.linear.core import encode, logits, logits_of_rows
+from models.linear.fit import trained
 from models.linear.statistics import Rows, Statistics, add, subtract
-from models.progress import silent
-from models.train import Training
+from models.progress import never, silent
+from models.train import Training, default_training
 from workers.beyond import MOST_JUDGED
 from workers.differenced import GROUPS, MOST_KEPT
+from workers.halves import DIVISIONS, of_fixed_features
 from workers.judging import bottleneck
 from workers.strips import DRAWS
 from workers.telling import NOTHING, SHARE, THUMBNAIL, tell, thumbnail
@@ -114,7 +116,7 @@ def measured(data: Samples, test: Samples, scale: Scale) -> Outcome:
         parts = split(setting, scale.forgotten)
         of_membership(bill, parts, scale)
         of_answers(bill, parts, held)
-        of_probes(bill, setting, held)
+        of_probes(bill, setting, known.select(torch.arange(scale.core)), held)
         found = of_decoder(bill, parts, held, scale)
     numbers = {"scale": vars(scale), "d": setting.core.d, "shape": list(data.inputs.shape[1:]), "bill": bill.rows, "decoder": found}
     return outcome_of(bill, numbers, scale)
@@ -146,6 +148,10 @@ def of_answers(bill: Bill, parts: Parts, held: Samples) -> None:
     answers = bill.of("utility", "answers to the audit rows", lambda: logits(core, before, held.inputs))
     bill.of("utility", "accuracy by class, calibration", lambda: (utility(answers, held.labels), calibration_error(answers, held.labels)))
     bill.of("distance", "answers of a refit, KL and L1", lambda: distance.outputs(answers, logits(core, after, held.inputs)))
+    halved = partial(of_fixed_features, core, parts.setting.begun, parts.setting.rows)
+    refits = bill.of("utility", f"{2 * DIVISIONS} refits on halves", halved)
+    read = encode(core, held.inputs, held.labels)
+    bill.of("utility", "their answers", lambda: [logits_of_rows(core, one, read, held.labels) for one in refits.weights])
     loss, rate = distance.squared_loss(core, parts.gone)
     goal = loss(before)[0]
     bill.of("distance", "learning the forgotten again", lambda: distance.relearn(after, loss, goal, rate=rate))
@@ -160,14 +166,14 @@ def of_answers(bill: Bill, parts: Parts, held: Samples) -> None:
         chosen = torch.randperm(len(parts.kept), generator=torch.Generator().manual_seed(number))[:k]
         return weights_of(core, subtract(parts.sums, Rows(parts.kept.features[chosen], parts.kept.targets[chosen])))
 
-    refits = bill.of("differencing", f"{GROUPS} refits without others", lambda: [others(number) for number in range(GROUPS)])
+    without = bill.of("differencing", f"{GROUPS} refits without others", lambda: [others(number) for number in range(GROUPS)])
     bill.of(
-        "differencing", f"{GROUPS + 1} attacks", lambda: [differencing(told(before), told(one), labels, aimed) for one in (after, *refits)]
+        "differencing", f"{GROUPS + 1} attacks", lambda: [differencing(told(before), told(one), labels, aimed) for one in (after, *without)]
     )
 
 
-def of_probes(bill: Bill, setting: Setting, held: Samples) -> None:
-    """Fresh probes of an attribute: whether an image is brighter than the middle one of its label."""
+def of_probes(bill: Bill, setting: Setting, core_rows: Samples, held: Samples) -> None:
+    """Fresh probes of an attribute: whether an image is brighter than the middle one of its label. The core is trained again by default."""
     net, values = setting.core.net, brighter(held)
     assert net is not None, "a form is a network"
     features = bill.of("probes", "reading the bottleneck", lambda: bottleneck(net, held))
@@ -178,6 +184,10 @@ def of_probes(bill: Bill, setting: Setting, held: Samples) -> None:
         bill.of("probes", f"{reader}, without and with the label", partial(probe, learn, judge, **sizes, readers=(reader,)))
     bill.of("probes", "planted leaks", lambda: planted(learn, judge, **sizes, budget=0.05))
     bill.of("probes", "the null: 5 deals of the values", lambda: permuted(learn, judge, **sizes))
+    how = default_training(net.architecture, len(core_rows))
+    train = partial(trained, net.architecture, core_rows, how, silent, never)
+    again = bill.of("probes", f"the core trained again, {how.epochs} epochs", train)
+    bill.of("probes", "reading its bottleneck", lambda: bottleneck(again, held))
     bill.of("interval", "transport and Monte Carlo of a noisy bottleneck", lambda: interval.noisy(judge, None, sigma=SIGMA, **sizes))
 
 
@@ -223,7 +233,8 @@ def outcome_of(bill: Bill, numbers: dict[str, Any], scale: Scale) -> Outcome:
     note = (
         f"{scale.core:,} core rows, {scale.user:,} user rows, {scale.forgotten} of them forgotten, d = {numbers['d']:,}; {scale.audit:,} "
         f"audit rows, half of which train probes and decoders; the attribute: whether an image is brighter than the "
-        "middle one of its label. Processor seconds of one thread, one run; loading rows and drawing pictures are not among them."
+        "middle one of its label. The probes' second null trains and reads two such cores, and probes each. "
+        "Processor seconds of one thread, one run; loading rows and drawing pictures are not among them."
     )
     found = numbers["decoder"]
     told = tuple(

@@ -49,14 +49,14 @@ def run(*, full: bool = False, names: Sequence[str] = ()) -> Outcome:
     """Measure every form of the features; the wide one and the dearer network where `full`.
 
     Args:
-        names: measure these forms alone; what an earlier run found of the others stays in the result.
+        names: measure these forms alone. What an earlier run found of others stays in the result.
 
     Raises:
         DataMissing: without the benchmark data.
         HashesDiffer: a forgotten model is not bit for bit the refitted one.
     """
     forms = tuple(form for form in ALL_FORMS if form.name in names) or (ALL_FORMS if full else FORMS)
-    earlier = earlier_numbers(NAME).get("forms", {}) if names else {}
+    earlier = earlier_numbers(NAME).get("forms", {})
     return measured(images("fashion_mnist", "train"), images("fashion_mnist", "test"), Scale(forms=forms), earlier)
 
 
