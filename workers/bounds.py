@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from models.audit import interval
 from models.audit.fairness import fairness
+from models.audit.findings import mean_and_largest, shown
 from models.audit.interval import Interval
 from models.audit.probe import Held, Probed
 from models.erase.quantized import theta_of
 from models.erase.scope import bottleneck_values
+from models.guarantee import Measured
 from models.nets import Network
 from workers.attributed import Material
 from workers.judging import SEED
@@ -43,10 +48,33 @@ class Gaps:
 
 def gaps_of(model: Refitted, rows: Material, *, classes: int) -> Gaps:
     """Compare how a whole model answers the groups of the attribute, on the rows that decide."""
+    return gaps(answers_of(model, rows.decides.known.samples), rows, classes=classes)
+
+
+def gaps(answers: Tensor, rows: Material, *, classes: int) -> Gaps:
+    """The same of given answers.
+
+    Args:
+        answers: `[n]` int64, to the rows that decide and have a value.
+    """
     known = rows.decides.known
-    answers = answers_of(model, known.samples)
     labels = (1,) if classes == 2 else tuple(range(classes))
     each = [fairness(answers, known.samples.labels, known.values, values=len(rows.values), favourable=label) for label in labels]
     odds = [one.equalised_odds_difference for one in each if one.equalised_odds_difference is not None]
     parity = [one.demographic_parity_difference for one in each if one.demographic_parity_difference is not None]
     return Gaps(max(odds, default=None), max(parity, default=None))
+
+
+def of_gaps(found: Gaps, null: Sequence[Gaps], n: int, *, access: str, suffix: str = "", note: str = "") -> list[Measured]:
+    """State the differences between groups that enough rows show, beside those of retrained models.
+
+    Args:
+        n: rows that they are read from.
+        suffix: of the metrics' names.
+    """
+    stated = []
+    for name in ("equalised_odds", "demographic_parity"):
+        if (gap := getattr(found, name)) is not None:
+            others = mean_and_largest([value for value in (getattr(one, name) for one in null) if value is not None])
+            stated.append(shown("fairness", f"{name}_difference{suffix}", gap, n, access=access, null=others, note=note))
+    return stated

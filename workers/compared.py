@@ -34,7 +34,9 @@ MOST_LEARNT = 500
 """Attacked rows that are learnt again: of more, a random choice."""
 
 ERROR, L1, KL = "error", "L1 of answers to the retrained version", "KL, nats, from the retrained version"
-STEPS = "steps to learn again"
+STEPS, WEIGHTS = "steps to learn again", "L2 of user weights from the retrained version's, of their own length"
+ALL = "all"
+"""The group of rows that a distance of weights is about."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def compared(sides: Sides, name: str, tell: Callable[[float], None]) -> tuple[li
     learnt = _some(sides.aimed, generator.permutation(len(sides.aimed.ids))[:MOST_LEARNT])
     if len(learnt.ids) >= SMALLEST:
         readings += relearnt(name, *squared_loss(core, learnt.rows), len(learnt.ids), versions, others)
+    readings += of_weights(versions, others, n)
     tell(1.0)
     return stated(readings)
 
@@ -138,6 +141,21 @@ def of_group(
             for metric, value in ((L1, distance.l1), (KL, distance.kl)):
                 found.append(Reading(group, version, metric, value, None, null[metric], distance.n))
     return found
+
+
+def of_weights(versions: Mapping[str, Tensor], others: Sequence[Tensor], n: int) -> list[Reading]:
+    """How far versions' user weights lie from the retrained one's: |w - w_r| / |w_r|.
+
+    Args:
+        n: user rows that the retrained version was fitted on.
+    """
+    anew = versions["retrained"]
+
+    def apart(weights: Tensor) -> float:
+        return float((weights - anew).norm() / anew.norm())
+
+    null = mean_and_largest([apart(weights) for weights in others])
+    return [Reading(ALL, name, WEIGHTS, apart(weights), None, null, n) for name, weights in versions.items() if name != "retrained"]
 
 
 def relearnt(group: str, loss: Loss, rate: float, n: int, versions: Mapping[str, Tensor], others: Sequence[Tensor]) -> list[Reading]:

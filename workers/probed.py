@@ -20,13 +20,14 @@ from models.audit.permuted import RESAMPLES, permuted
 from models.audit.planted import planted
 from models.audit.probe import Held, probe
 from models.data import Samples
+from models.guarantee import Measured
 from models.progress import Progress
 from service.policies import AUDITS
 from workers import again, audit_figures
 from workers.attributed import Material, material, tables
 from workers.audited import Audited
 from workers.auditing import Found
-from workers.bounds import interval_of
+from workers.bounds import gaps, interval_of, of_gaps
 from workers.failure import Failure
 from workers.judging import SEED, bottleneck
 
@@ -62,7 +63,15 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         "probes.csv": audit_figures.probes_csv(found, null, anew),
         "leakage-interval.csv": audit_figures.interval_csv(between),
     }
-    return Found(stated + findings.of_interval(between, found.n, access), files)
+    return Found([*stated, *findings.of_interval(between, found.n, access), *_fairness(version, rows)], files)
+
+
+def _fairness(version: Audited, rows: Material) -> list[Measured]:
+    """How differently the whole version answers the groups of the attribute, beside refits on halves of the user samples."""
+    read, null = version.reads(rows.decides.known.samples), version.halves
+    own, *others = (gaps(read(weights).argmax(dim=1), rows, classes=len(version.classes)) for weights in (version.weights, *null.weights))
+    note = f"The largest difference between two values' groups; groups of few rows are withheld. {null.note}"
+    return of_gaps(own, others, len(rows.decides.known.samples), access=SERVED, note=note)
 
 
 def _material(version: Audited, attribute: str) -> Material:

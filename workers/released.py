@@ -28,7 +28,7 @@ from models.progress import Progress
 from service.policies import AUDITS
 from workers import audit_figures
 from workers.artifacts import Shelf
-from workers.compared import MOST_COMPARED, REFITS, of_group, relearnt, stated
+from workers.compared import MOST_COMPARED, REFITS, of_group, of_weights, relearnt, stated
 from workers.documents import document
 from workers.forgotten import Shown, told
 from workers.judging import SEED
@@ -137,6 +137,7 @@ def beside(one: Attacked, versions: Mapping[str, Tensor], tell: Callable[[float]
     if len(learnt) >= SMALLEST:
         loss, rate = linear_loss(learnt.flat, learnt.missed.flatten(), n=len(learnt))
         readings += relearnt(next(iter(one.groups)), loss, rate, len(learnt), compared, others)
+    readings += of_weights(compared, others, len(kept))
     tell(1.0)
     return stated(readings)
 

@@ -10,13 +10,12 @@ from typing import Any
 from torch import Tensor
 
 from models.audit import findings
-from models.audit.findings import mean_and_largest
 from models.audit.interval import Interval
 from models.audit.planted import OwnHead, Planted
 from models.audit.probe import Probed
 from models.guarantee import Measured
 from service.policies import ACCURACY, DROP
-from workers.bounds import Gaps
+from workers.bounds import Gaps, of_gaps
 from workers.curve import Point
 from workers.judging import Asked
 
@@ -158,10 +157,7 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
             findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)
         )
     for when, gaps, others in zip(("before", "after"), judged.gaps, judged.again.gaps, strict=True):
-        for name in ("equalised_odds", "demographic_parity"):
-            if (gap := getattr(gaps, name)) is not None:
-                null = mean_and_largest([value for value in (getattr(one, name) for one in others) if value is not None])
-                shown.append(findings.shown("fairness", f"{name}_difference.{when}", gap, drop.n, access=ANSWERS, null=null))
+        shown += of_gaps(gaps, others, drop.n, access=ANSWERS, suffix=f".{when}")
     if judged.own is not None:
         shown += findings.of_own_head(judged.own, n)
     return [_figure(each) for one in shown for each in (one, *_null_of(one))]

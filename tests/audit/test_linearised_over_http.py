@@ -68,6 +68,8 @@ def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live:
         assert {(rows, version, "error") for version in ("before", "after", "retrained")} <= set(told_of)
     apart = {version: told_of["forgotten", version, "KL, nats, from the retrained version"] for version in ("before", "after")}
     assert float(apart["after"]["value"]) < float(apart["before"]["value"])
+    weights = told_of["all", "after", "L2 of user weights from the retrained version's, of their own length"]
+    assert 0 < float(weights["value"]) < 2 * float(weights["null_largest"])  # two releases' noise
     assert not any(sample in json.dumps(told) for sample in data.ids)
     assert_both_versions_are_told_of(live.client.get(f"/jobs/{job['id']}/evidence/differencing.json").raise_for_status().json(), data)
 

@@ -134,6 +134,8 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     listed = list(csv.DictReader(live.client.get(f"/jobs/{job['id']}/evidence/probes.csv").raise_for_status().text.splitlines()))
     scores = {f["metric"]: f for f in said["findings"] if f["null"]}
     decided = [f for f in said["findings"] if f["threshold"] is not None]
+    fair = {name: scores.pop(name) for name in list(scores) if scores[name]["audit"] == "fairness"}
+    assert "demographic_parity_difference" in fair and all(0 <= float(f["value"]) <= 1 for f in fair.values())
     assert set(scores) == {"v_information_upper95_nats"} | {
         f"{reader}.{what}" for reader in ("linear", "mlp", "trees")
         for what in ("v_information_nats", "balanced_accuracy", "conditional_on_label_nats")
@@ -211,6 +213,9 @@ def test_forgetting_with_a_membership_audit_shows_the_attack_before_and_the_null
         assert told_of[rows, "after", "error"] == told_of[rows, "retrained", "error"] | {"version": "after"}
         apart = {version: float(told_of[rows, version, "KL, nats, from the retrained version"]["value"]) for version in ("before", "after")}
         assert apart["after"] == 0.0 < apart["before"]  # the retrained version is fitted from the rows, not from the removal's sums
+    metric = "L2 of user weights from the retrained version's, of their own length"
+    weights = [told_of["all", version, metric] for version in ("before", "after")]
+    assert float(weights[0]["value"]) > float(weights[1]["value"]) == 0.0 < float(weights[1]["null_mean"])
     steps = {version: told_of["forgotten", version, "steps to learn again"] for version in ("after", "retrained")}
     assert steps["after"]["value"] == steps["retrained"]["value"] != "0" and float(steps["after"]["null_mean"]) > 0
     assert not any(sample in json.dumps(told) for sample in data.ids)

@@ -6,6 +6,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from expunge.client import Client
 from expunge.verify import verify
 from tests.digits import Digits, parquet
@@ -19,6 +21,7 @@ def told(live: Live, job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_retraining_has_the_attack_before_and_after_whichever_rows_went(live: Live, data: Digits, tmp_path: Path) -> None:
     model, core, users = uuid.uuid4().hex[:12], data.of(role="core"), data.of(role="user")
     few = data.without({*core[150:], *users[150:]})

@@ -43,6 +43,7 @@ def digits(start: int, end: int) -> Samples:
 TOY = setting.Form("toy", hidden=(4, 4, 6, 6), taps=("stage3", "stage4"), core_epochs=1)
 
 
+@pytest.mark.slow
 def test_forget_measures_every_cell_and_finds_every_hash_equal() -> None:
     scale = forget.Scale(core_rows=200, user_rows=(300, 600), gone=(1, 10), memory_at=(), repeats=1, forms=(TOY,))
 

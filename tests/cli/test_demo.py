@@ -84,6 +84,7 @@ def test_its_version_is_reproduced_from_the_raw_file(left: tuple[Path, str], tmp
     assert done.stdout.count(" equal ") == 3
 
 
+@pytest.mark.slow
 def test_a_wrong_list_of_the_forgotten_does_not_reproduce_it(left: tuple[Path, str], tmp_path: Path) -> None:
     directory, _ = left
     names = (directory / "forgotten.txt").read_text().split()

@@ -159,6 +159,7 @@ def test_wishes_become_a_smaller_mu_that_certificate_and_answer_state(live: Live
     assert gaussian.delta(float(found[1][1]), 0.5) <= 1e-5 * (1 + 1e-9) < gaussian.delta(float(found[1][1]) + 1e-4, 0.5)
 
 
+@pytest.mark.slow
 def test_two_requests_of_one_job_take_the_smaller_mu_and_the_larger_limit(live: Live, data: Digits, tmp_path: Path) -> None:
     model, users = fresh(live, data, tmp_path), data.of(role="user")
     body = {"name": f"{model}-slow", "dataset": model, "architecture": {"name": "convnet"}, "training": {"epochs": 10}}
@@ -220,6 +221,7 @@ def test_naming_every_user_id_is_the_same_as_everything(live: Live, data: Digits
     assert not any(bool(value.any()) for value in tensors(live, model, "user.safetensors").values())
 
 
+@pytest.mark.slow
 def test_retrain_forgets_a_core_sample_and_a_later_forget_composes(live: Live, data: Digits, tmp_path: Path) -> None:
     gone, users = data.of(role="core")[:2], data.of(role="user")
     model = fresh(live, data, tmp_path)
