@@ -76,7 +76,7 @@ def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progre
     if apart is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: distances over so few are withheld.")
     pairs = [distances.outputs(read(one), read(other)) for one, other in null.pairs]
-    note = f"{null.note} Of a distance: from one refit to that on the other half, which is what retraining varies by."
+    note = null.why or f"{null.note} Of a distance: from one refit to that on the other half, which is what retraining varies by."
     found = []
     for metric, value, others in (
         ("L1 of answers to the model without any user sample", apart.l1, [one.l1 for one in pairs if one]),

@@ -1,8 +1,8 @@
 """The probes of a version: what fresh readers find of an attribute, beside two nulls.
 
 One null deals the values out anew, which is the readers' own bias. The other trains the version again from other seeds, and reads the
-attribute from each: what the score varies by from training to training. Of a linearised model these are its refits on halves of the user
-samples. A network that was uploaded was trained elsewhere, and is not trained again.
+attribute from each: what the score varies by from training to training. Of a version whose answers are read, having no bottleneck of
+features, these are refits on halves of the user samples. A network that was uploaded was trained elsewhere, and is not trained again.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def _held(rows: Material, read: Read) -> tuple[Held, Held]:
 
 def _retrained(version: Audited, times: int) -> Iterator[Read]:
     """What retrained versions show of rows."""
-    if version.core is None:
-        for weights in version.halves.weights:
+    if version.core is None or version.core.net is None:
+        for weights in version.halves.weights[:times]:
             yield lambda samples, weights=weights: version.reads(samples)(weights).float()  # type: ignore[misc]
-    elif version.core.net is not None and version.plan["spec"]["core"] == "train":
+    elif version.plan["spec"]["core"] == "train":
         blocks = [block for _, block in tables(version.plan, version.shelf, version.held)]
         secret = sha256(b"retrained for an audit, and never served").digest()
         for net in again.networks(version.plan, blocks, times=times, secret=secret, progress=lambda part, done: None):

@@ -81,7 +81,7 @@ def of_retrained(found: Probed, anew: Sequence[Probed], *, access: str, claim: s
         why: there are none.
     """
     metric, of_this = LINEAR_LEAKAGE if claim == "linear" else LEAKAGE, found.about(claim)
-    note = "Trained again from another seed, or of a linearised model on half of the user samples. The reference is this version."
+    note = "Trained again from another seed, or without a bottleneck on half of the user samples. The reference is this version."
     stated = []
     for number, one in enumerate(anew, start=1):
         value, how = one.about(claim), partial(shown, PROBES, n=one.n, access=access, note=note)

@@ -355,6 +355,11 @@ def test_retraining_removes_the_attribute_again_and_equals_never_having_had_the_
     assert said["guarantee"][0]["name"] == "equal_to_retrain" and said["findings"][0]["measuredIn"] is None
     assert said["findings"][0]["passed"] and said["dispositions"]["forgotten"] == 2
     fetched(site, "had", 3, tmp_path)
+    job = site.job(site.client.post("/models/had/versions/3/audit", json={"audits": ["probes"], "attribute": "group"}))
+    found = {f["metric"]: f for f in statement(site, f"/jobs/{job['id']}/certificate")["findings"]}
+    again = [float(found[f"v_information_upper95_nats.retrained_{number}"]["value"]) for number in (1, 2)]
+    assert len({float(found["v_information_upper95_nats"]["value"]), *again}) == 3
+    assert max(again) < 0.3  # of .69: from cores trained again the attribute is removed again
 
 
 @pytest.mark.slow
