@@ -126,7 +126,7 @@ def probes(
     axes.bar([place], [max(between.upper - between.lower, 0.0)], bottom=[between.lower], width=0.5, color=MUTED, alpha=0.5)
     axes.set_xticks(range(place + 1), [*(one.name for one in found.probes), f"between\n({between.how})"])
     axes.set_ylabel(f"found of {attribute} (nats)".replace("$", r"\$"))
-    said = "Dashed: threshold; dotted: all there is; strokes: values dealt anew; crosses: retrained"
+    said = "Dashed: threshold; dotted: all; strokes: values dealt anew; crosses: retrained"
     axes.set_title(said, fontsize=8, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
