@@ -39,8 +39,8 @@ def test_findings_are_told_in_plain_words_and_a_removal_is_downloaded_verified_a
 
 
 @pytest.mark.slow
-def test_a_refusal_shows_the_best_point_and_exits_with_1(site: Site) -> None:
-    site.run("model", "create", "--name", "table-2", "--dataset", "table", "--architecture", "mlp", "--epochs", "4", "--wait")
+def test_a_refusal_shows_the_best_point_and_exits_with_1(site: Site, table: str) -> None:
+    site.run("model", "create", "--name", "table-2", "--dataset", table, "--architecture", "mlp", "--epochs", "4", "--wait")
 
     done = site.run("forget", "table-2", "--attribute", "group", "--method", "leace", "--max-leakage-nats", ".03", "--wait", check=1)
 

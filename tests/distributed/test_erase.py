@@ -22,7 +22,7 @@ def test_a_removal_whose_worker_is_killed_goes_on_at_another(cluster: Callable[.
         service.fit(name, name, **FORM)
 
     answer = ask(service, "broken")
-    at_work(service, answer, 0.2)
+    at_work(service, answer, 0.11)
     (first,) = service.workers
     first.send_signal(signal.SIGKILL)
     first.wait()

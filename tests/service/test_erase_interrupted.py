@@ -72,7 +72,7 @@ def live(tmp_path: Path) -> Any:
 @pytest.mark.faults
 def test_a_killed_removal_goes_on_where_it_was_and_gives_the_same_bits(live: Live) -> None:
     answer = ask(live, "broken")
-    at_work(live, answer, 0.2)
+    at_work(live, answer, 0.11)
     for child in children(live):
         os.kill(child, signal.SIGKILL)
     broken = live.job(answer)
@@ -93,7 +93,7 @@ def test_a_killed_removal_goes_on_where_it_was_and_gives_the_same_bits(live: Liv
 @pytest.mark.slow
 def test_a_cancelled_removal_ends_within_a_moment_and_leaves_no_checkpoint(live: Live) -> None:
     answer = ask(live, "broken")
-    at_work(live, answer, 0.2)
+    at_work(live, answer, 0.11)
     (child,) = children(live)
 
     live.client.post(f"/forget/{answer.json()['id']}/cancel").raise_for_status()
