@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -19,8 +20,16 @@ def hardware() -> dict[str, str | int]:
 
 
 def deterministic() -> None:
-    """Refuse operations whose bits change from run to run."""
+    """Refuse operations whose bits change from run to run; on a GPU also products of fewer bits than float32.
+
+    cuBLAS refuses every product in this mode until it is told to keep its workspaces apart. It reads that when it is first used.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.use_deterministic_algorithms.html
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _cpu() -> str:
