@@ -19,7 +19,7 @@ from benchmarks import alone, rivals, storage
 from benchmarks.clock import Contender, in_turns, once
 from benchmarks.data import images
 from benchmarks.forget_tables import outcome_of
-from benchmarks.machine import copy_rate, one_thread, peak_product_rate
+from benchmarks.machine import copy_rate, one_thread, peak_product_rate, where
 from benchmarks.outcome import Outcome, earlier_numbers, progress
 from benchmarks.setting import ALL_FORMS, FORMS, Case, Form, Setting, case, prepare, statistics_at, write_case
 from models.forget.refit import weights_of
@@ -77,7 +77,7 @@ class HashesDiffer(Exception):
 
 def of_form(setting: Setting, form: Form, scale: Scale, *, product_flops: float) -> dict[str, Any]:
     """Measure one choice of features at every n and k."""
-    found: dict[str, Any] = {"form": asdict(form), "d": setting.core.d, "ridge": setting.core.ridge, "cells": []}
+    found: dict[str, Any] = {"form": asdict(form), "d": setting.core.d, "ridge": setting.core.ridge, "where": where(), "cells": []}
     with one_thread(), tempfile.TemporaryDirectory() as folder:
         sums = statistics_at(setting, scale.user_rows)
         found["accuracy"] = accuracy(setting, sums[scale.user_rows[-1]])

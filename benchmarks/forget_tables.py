@@ -79,7 +79,8 @@ def speed(name: str, form: Numbers, sizes: tuple[int, ...], k: int) -> Table:
     layers += f", channels {form['form']['hidden'] or 'default'}"
     worth = f"Test accuracy without user rows {form['accuracy']['core']:.4f}, with all of them {form['accuracy']['user']:.4f}."
     title = f"{name}: d = {form['d']:,} features, {k} samples forgotten"
-    return Table(title, ("n", "method", "time", "against (a)"), tuple(rows), f"Features: {layers}; L = {form['ridge']:g}. {worth}")
+    said = f"Features: {layers}; L = {form['ridge']:g}. {worth} Measured on: {form['where']}."
+    return Table(title, ("n", "method", "time", "against (a)"), tuple(rows), said)
 
 
 def requests(numbers: Numbers, sizes: tuple[int, ...], gone: tuple[int, ...]) -> Table:

@@ -154,8 +154,8 @@ class Client:
             method: `auto`, `exact`, `retrain` or `zero`; `cg`, `sgd` or `retrain` of a linearised model.
             guarantee: `epsilon` and `delta`, or `nats`: what a linearised model's release must keep to.
             options: `most_passes` of `cg` and `sgd`.
-            audits: beside the proof, in the job's evidence: `membership`, the attack before and after; `differencing`, what whoever
-                holds both versions can tell; by `exact` also `decoder`, what both versions' answers show of images.
+            audits: beside the proof, in the job's evidence: `membership`, the attack before and after; but for `retrain` `differencing`,
+                what whoever holds both versions can tell; by `exact` also `decoder`, what both versions' answers show of images.
         """
         if everything:
             asked: Json = {"kind": "everything"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -47,12 +48,14 @@ def removed(recipe: Recipe, before: Network, rows: Material, *, secret: bytes, p
     return net, watch.heads
 
 
-def networks(plan: Mapping[str, Any], blocks: list[pa.Table], *, times: int, secret: bytes, progress: Progress) -> Iterator[Network]:
-    """Train a version's network again from other seeds, and remove again from each what was removed from it.
+def networks(plan: Mapping[str, Any], blocks: list[pa.Table], *, times: int, progress: Progress) -> Iterator[Network]:
+    """Train a version's network again from other seeds, and remove again from each what was removed from it. None of them is served.
 
     Args:
         blocks: the rows that the model holds.
-        secret: seeds the keys of stochastic adapters.
+
+    Raises:
+        Failure: an attribute could not be removed again.
     """
     spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
     erased = spec.get("erased") or ()
@@ -60,6 +63,6 @@ def networks(plan: Mapping[str, Any], blocks: list[pa.Table], *, times: int, sec
         net = network(plan, blocks, seed=number, progress=progress)
         for entry in erased:
             rows = material(blocks, entry["name"], data=entry["data"], shape=shape, classes=spec["classes"])
-            recipe = recipe_of(entry["recipe"])
+            recipe, secret = recipe_of(entry["recipe"]), sha256(f"trained again {number}".encode()).digest()
             net, _ = removed(replace(recipe, seed=recipe.seed + number), net, rows, secret=secret, progress=progress)
         yield net

@@ -78,7 +78,7 @@ def classes(counted: Utility, null: Sequence[Utility], names: Sequence[Any]) -> 
     axes.set_xticks(range(len(names)), [str(name).replace("$", r"\$") for name in names])
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("accuracy (95 % intervals)")
-    axes.set_title("By class; no bar: withheld; grey strokes: refits on half of the user samples", fontsize=9, loc="left", color=MUTED)
+    axes.set_title("By class; no bar: withheld; strokes: refits on half of the user samples", fontsize=8, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
 

@@ -83,6 +83,8 @@ class Audited:
         """Refits on halves of the user samples: the null of what the version scores."""
         if self.core is None:
             return halves.of_linearised(self.plan, self.shelf, self.held)
+        if any(entry["data"] == "all" for entry in self.plan["spec"].get("erased") or ()):
+            return Halves((), halves.ON_USERS)
         if not self.plan["blocks"]:
             return Halves((), halves.NOBODY)
         sums = self.sums()

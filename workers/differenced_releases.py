@@ -1,11 +1,12 @@
 """The audit of whoever holds two versions of a linearised model, released with noise; beside the same without noise.
 
-The null is the same attacker's reading of these rows where as many others were forgotten instead, to the same mu and with noise drawn anew,
-from the version before. Of a model whose derivatives are too many to hold, nothing stands beside what was released.
+The null is the same attacker's reading of these rows where as many others were forgotten instead, by conjugate gradients to the same mu and
+with noise drawn anew, from the version before. Of a model whose derivatives are too many to hold, nothing stands beside what was released.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,9 +54,10 @@ def differenced(removal: Release, progress: Progress) -> Shown:
         how = releasing(plan, model, method=plan["method"], mu=removal.mu, most=removal.most)
         others = Others(prepared(how, aimed, stay, core_rows, test, name="forgotten"), model.weights, places, labels)
         null = others.null(generator, progress)
-        stated = [*findings.of_differencing(found, null, noise=True), findings.without_noise(others.quiet())]
+        stated = findings.of_differencing(found, null, noise=True)
+        stated.append(findings.without_noise(others.quiet()))
     except (NotEstimable, FellShort) as why:
-        limits = f"{LIMITS} No removal of others stands beside. {why}"
+        limits = f"{LIMITS} Not all that is to stand beside could be computed. {why}"
     return shown(found, null, stated, limits)
 
 
@@ -82,14 +84,19 @@ class Others:
         Raises:
             FellShort: a solver gave up.
         """
-        one, stay = self.one, self.one.world.kept
-        everybody, before, found = one.world.sums().plus(one.aimed), self.answers(self.start), []
-        for number in range(GROUPS):
-            gone = torch.from_numpy(generator.choice(len(stay), size=min(len(one.aimed), len(stay) // 2), replace=False))
-            after = self.answers(one.how.forget(everybody.without(stay.pick(gone)), self.start, generator.bytes))
-            found.append(beside(before, after, self.labels, len(one.aimed), torch.isin(self.places, gone)))
-            progress("", (number + 1) / GROUPS)
+        before, found = self.answers(self.start), []
+        for gone, after in self.removals(generator):
+            found.append(beside(before, after, self.labels, len(self.one.aimed), torch.isin(self.places, gone)))
+            progress("", len(found) / GROUPS)
         return found
+
+    def removals(self, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the places of others that were forgotten, and what the release without them answers."""
+        one, stay = self.one, self.one.world.kept
+        everybody, many = one.world.sums().plus(one.aimed), min(len(one.aimed), len(stay) // 2)
+        for _ in range(GROUPS):
+            gone = torch.from_numpy(generator.choice(len(stay), size=many, replace=False))
+            yield gone, self.answers(one.how.forget(everybody.without(stay.pick(gone)), self.start, generator.bytes))
 
     def quiet(self) -> Differencing:
         """Solve both versions without noise, and attack them.

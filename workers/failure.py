@@ -16,3 +16,8 @@ class Failure(Exception):
     def document(self) -> dict[str, str | int]:
         body: dict[str, str | int] = {"code": self.code, "detail": self.detail}
         return body | ({"row": self.row} if self.row is not None else {})
+
+
+def ended_early(error: Failure | ValueError) -> str:
+    """Why a training from another seed, which stands beside a score, is not there."""
+    return f"Trained again from another seed it ended early: {error.detail if isinstance(error, Failure) else error}"

@@ -6,7 +6,7 @@ retraining alone does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ DIVISIONS = 4
 FEWEST = 2
 """User samples below which there are no two halves."""
 
+RELEASED = ("cg", "sgd")
+"""Methods whose versions carry noise. What fits, forgets everything or trains again releases its weights as they are."""
+
+ON_USERS = "The network itself was trained on user samples (data: all): user weights refitted on halves of them are no retraining."
 NOBODY = "The model holds fewer than 2 user samples: there are no two halves to refit on."
 
 
@@ -51,20 +55,13 @@ class Halves:
 
     def null_of(self, score: Callable[[Tensor], float | None]) -> Null | None:
         """Return the mean and the largest of the refits' scores; None where there is none."""
-        return _null([score(weights) for weights in self.weights])
-
-    def apart(self, distance: Callable[[Tensor, Tensor], float | None]) -> Null | None:
-        """Return the mean and the largest distance between the two refits of a division."""
-        return _null([distance(one, other) for one, other in self.pairs])
+        scores = [score(weights) for weights in self.weights]
+        return mean_and_largest([value for value in scores if value is not None])
 
     @property
     def note(self) -> str:
         """What the null is, in a sentence."""
         return self.why or f"The null is over {len(self.weights)} refits on a random half of the user samples each: mean and largest."
-
-
-def _null(values: Sequence[float | None]) -> Null | None:
-    return mean_and_largest([value for value in values if value is not None])
 
 
 def divisions(n: int) -> list[tuple[Tensor, Tensor]]:
@@ -90,7 +87,7 @@ def of_fixed_features(core: Core, base: Statistics, users: Rows) -> Halves:
 
 
 def of_linearised(plan: Mapping[str, Any], shelf: Shelf, ids: set[str]) -> Halves:
-    """Fit a linearised model again on each half of one division, by its own solver, with a release's noise.
+    """Fit a linearised model again on each half of one division, by its own solver; with a release's noise where the version has it.
 
     Args:
         ids: what the model holds.
@@ -105,7 +102,8 @@ def of_linearised(plan: Mapping[str, Any], shelf: Shelf, ids: set[str]) -> Halve
     def fitted(places: Tensor) -> Tensor:
         part = users.select(places)
         loss = quadratic(core, prepare(core.tangent, part.inputs), part.labels, beneath)
-        return how.noised(how.fit(loss, zero(core)), noise.bytes)
+        weights = how.fit(loss, zero(core))
+        return how.noised(weights, noise.bytes) if plan["method"] in RELEASED else weights.float().double()
 
     one, other = divisions(len(users))[0]
     try:

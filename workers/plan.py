@@ -95,6 +95,7 @@ def _audit(session: Session, job: Job, model: Model) -> dict[str, Any]:
     return {
         "task": job.task,
         "certified": version.state == "certified",
+        "method": version.facts["method"],
         "files": version.files,
         "state": model.state_blobs,
         "blocks": [list(b) for b in session.execute(_MODEL_BLOCKS, {"owner": model.id})],

@@ -8,7 +8,6 @@ features, these are refits on halves of the user samples. A network that was upl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -18,26 +17,26 @@ from models.audit import findings, interval
 from models.audit.findings import SERVED
 from models.audit.permuted import RESAMPLES, permuted
 from models.audit.planted import planted
-from models.audit.probe import Held, probe
+from models.audit.probe import Held, Probed, probe
 from models.data import Samples
 from models.guarantee import Measured
-from models.progress import Progress
+from models.progress import Progress, silent
 from service.policies import AUDITS
 from workers import again, audit_figures
 from workers.attributed import Material, material, tables
 from workers.audited import Audited
 from workers.auditing import Found
 from workers.bounds import gaps, interval_of, of_gaps
-from workers.failure import Failure
+from workers.failure import Failure, ended_early
 from workers.judging import SEED, bottleneck
 
 Read = Callable[[Samples], Tensor]
-UPLOADED = "The core was uploaded, so that it cannot be trained again as it once was: no retraining stands beside these scores."
+UPLOADED = "The model's core was uploaded: how it was trained is not known, and no retraining stands beside these scores."
 
 
 def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     """Fresh probes of an attribute at what the version shows: its bottleneck, or of a linearised model its answers."""
-    plan, classes, net = version.plan, version.classes, None if version.core is None else version.core.net
+    classes, net = version.classes, None if version.core is None else version.core.net
     rows = _material(version, task["attribute"])
     access = "the bottleneck's values" if net is not None else SERVED
     rules = AUDITS["audits"]["probes"]
@@ -48,14 +47,10 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         found = probe(train, test, **sizes, progress=lambda part, done: progress(part, 0.1 * done))
         plants = planted(train, test, **sizes, budget=budget)
         null = permuted(train, test, **sizes, times=rules["permutations"], progress=lambda part, done: progress(part, 0.2 + 0.3 * done))
-        anew = []
-        for number, read in enumerate(_retrained(version, rules["retrainings"])):
-            anew.append(probe(*_held(rows, read), **sizes, resamples=RESAMPLES))
-            progress("", 0.5 + 0.5 * (number + 1) / rules["retrainings"])
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
     between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
-    why = UPLOADED if net is not None and plan["spec"]["core"] != "train" else version.halves.why if net is None else ""
+    anew, why = _retrained(version, rows, sizes, rules["retrainings"], lambda done: progress("", 0.5 + 0.5 * done))
     stated = findings.of_probes(found, plants, null, budget=budget, access=access)
     stated += findings.of_retrained(found, anew, access=access, why=why)
     files = {
@@ -87,15 +82,30 @@ def _held(rows: Material, read: Read) -> tuple[Held, Held]:
     return tuple(Held(read(part.samples), part.values, part.samples.labels) for part in (train, test))  # type: ignore[return-value]
 
 
-def _retrained(version: Audited, times: int) -> Iterator[Read]:
+def _retrained(
+    version: Audited, rows: Material, sizes: Mapping[str, Any], times: int, tell: Callable[[float], None]
+) -> tuple[list[Probed], str]:
+    """Probe versions that are trained again. Returns also why these are fewer than were to be."""
+    found: list[Probed] = []
+    try:
+        for number, read in enumerate(_reads(version, times)):
+            found.append(probe(*_held(rows, read), **sizes, resamples=RESAMPLES))
+            tell((number + 1) / times)
+    except (Failure, ValueError) as error:  # what is found of the version itself does not depend on how another seed fares
+        return found, ended_early(error)
+    if found:
+        return found, ""
+    return [], version.halves.why if version.core is None or version.core.net is None else UPLOADED
+
+
+def _reads(version: Audited, times: int) -> Iterator[Read]:
     """What retrained versions show of rows."""
     if version.core is None or version.core.net is None:
         for weights in version.halves.weights[:times]:
             yield lambda samples, weights=weights: version.reads(samples)(weights).float()  # type: ignore[misc]
     elif version.plan["spec"]["core"] == "train":
         blocks = [block for _, block in tables(version.plan, version.shelf, version.held)]
-        secret = sha256(b"retrained for an audit, and never served").digest()
-        for net in again.networks(version.plan, blocks, times=times, secret=secret, progress=lambda part, done: None):
+        for net in again.networks(version.plan, blocks, times=times, progress=silent):
             yield lambda samples, net=net: bottleneck(net, samples)  # type: ignore[misc]
 
 

@@ -35,7 +35,7 @@ class Refitted:
     weights: Tensor
     """`[d, C]` float64."""
     parts: tuple[Statistics, Statistics] | None = None
-    """The sums over each half of the user rows."""
+    """The sums over each half of the user rows; None where either would be empty."""
 
     def halves(self) -> tuple[Refitted, ...]:
         """The same core with user weights fitted on either half of the user rows: what retraining varies by."""
@@ -78,7 +78,8 @@ def refitted(core: Core, samples: Samples, blocks: Blocks, classes: list[Any], *
                 sums.take(Rows(read.features[part], read.targets[part]))
         progress(number)
     statistics = merge(first.total(), second.total())
-    return Refitted(core, statistics, weights_of(core, statistics), (first.total(), merge(base, second.total())))
+    halves = (first.total(), merge(base, second.total()))
+    return Refitted(core, statistics, weights_of(core, statistics), halves if all(half.rows for half in halves) else None)
 
 
 def answers_of(model: Refitted, rows: Samples) -> Tensor:

@@ -8,17 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.audit.probe import Probed
-from models.data import Samples
 from models.erase.scope import extended
 from models.nets import Adapter, Network
-from models.progress import Progress, silent
-from service.policies import AUDITS
 from workers import verdict
-from workers.again import removed
 from workers.artifacts import Shelf
-from workers.attributed import Material
-from workers.bounds import Gaps, gaps_of, interval_of
+from workers.bounds import gaps_of, interval_of
 from workers.curve import Point, as_csv
 from workers.failure import Failure
 from workers.figures import trade_off
@@ -27,8 +21,9 @@ from workers.measure import cell
 from workers.owning import own_head_of
 from workers.points import Recipe
 from workers.refitting import Refitted, counted, right_of
+from workers.repeated import again_of
 from workers.trying import Best, Ground, point
-from workers.verdict import Again, Judged, drop_of
+from workers.verdict import Judged, drop_of, refusal_of
 
 FEWEST_ROWS = 20
 """Audit rows in the final half below which an accuracy is withheld, and so can decide nothing."""
@@ -84,7 +79,6 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     before = deciding(reference_net, rows, classes=classes, level=level, conditional=False, progress=tell(0.15, 0.3))
     planted = power(best.net, reference_net, rows, classes=classes, budget=asked.max_leakage_nats, progress=tell(0.3, 0.5))
     null = dealt_anew(best.net, rows, classes=classes, level=level, progress=tell(0.5, 0.7))
-    anew = _trained_again(ground, best, progress=tell(0.7, 1.0))
     right = right_of(whole, decides)
     lost = drop_of(right_of(ground.reference, decides), right)
     reached = point(best.recipe.name, "decides", found, accuracy=float(right.double().mean()), drop=lost.value, seconds=0.0, epochs=0)
@@ -93,33 +87,10 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
     between = interval_of(best.net, rows, found, classes=classes)
     gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
-    varied = _gaps_again(ground.reference, rows, classes), _gaps_again(whole, rows, classes)
-    again = Again(anew, _apart(ground.reference, decides), varied)
-    judged = Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, again, ground.looks)
+    judged = Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, ground.looks)
+    if refusal_of(judged, asked) is None:
+        judged = replace(judged, again=again_of(ground, best, whole, progress=tell(0.7, 1.0)))
     return judged, whole
-
-
-def _trained_again(ground: Ground, best: Best, *, progress: Progress) -> tuple[Probed, ...]:
-    """Probe the chosen point where it is trained again from other seeds; a closed form has none to train from."""
-    times, recipe = AUDITS["audits"]["probes"]["retrainings"], best.recipe
-    if recipe.method == "leace" and not recipe.noise:
-        return ()
-    found = []
-    for number in range(1, times + 1):
-        other = replace(recipe, seed=recipe.seed + number)
-        net, _ = removed(other, ground.before, ground.rows, secret=ground.secret, progress=lambda part, done: None)
-        found.append(deciding(net, ground.rows, classes=len(ground.classes), level=ground.level, progress=silent, conditional=False))
-        progress("", number / times)
-    return tuple(found)
-
-
-def _apart(reference: Refitted, rows: Samples) -> float | None:
-    halves = [float(right_of(half, rows).double().mean()) for half in reference.halves()]
-    return abs(halves[0] - halves[1]) if halves else None
-
-
-def _gaps_again(model: Refitted, rows: Material, classes: int) -> tuple[Gaps, ...]:
-    return tuple(gaps_of(half, rows, classes=classes) for half in model.halves())
 
 
 def entry_of(wish: Wish, ground: Ground, best: Best, judged: Judged) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from workers.curve import Point
 from workers.judging import Asked
 
 ACCESS, ANSWERS = "the bottleneck's values as they are served", "answers on audit rows"
-SAME = "A closed form: trained again from another seed it has the same bits."
 Z95 = 1.959963984540054
 
 
@@ -41,18 +40,23 @@ class Judged:
     interval: Interval
     gaps: tuple[Gaps, Gaps]
     """With nothing removed, and after."""
-    again: Again
     looks: int
     """Earlier removals that were refused after a look at the same rows, from any model of the data set: who asks often enough finds luck,
     so that with each the upper limits' level rises."""
+    again: Again | None = None
+    """None of what is refused."""
 
 
 @dataclass(frozen=True)
 class Again:
-    """What retraining alone makes of the same scores: their null."""
+    """What repeating a removal makes of the same scores: their null."""
 
+    own: Probed
+    """What the probes find of the chosen point on the rows that choose."""
     found: tuple[Probed, ...]
-    """What the deciding probes find where the chosen point is trained again from other seeds."""
+    """The same where it is trained again from other seeds."""
+    why: str
+    """Why these are fewer than were to be."""
     apart: float | None
     """Accuracy between refits with nothing removed, each on another half of the user rows."""
     gaps: tuple[tuple[Gaps, ...], tuple[Gaps, ...]]
@@ -149,14 +153,16 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     shown = [*_null_of(leakage), *figures, *findings.of_interval(judged.interval, n, ACCESS)]
     shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
     shown.append(findings.shown(findings.PROBES, "upper_limit_level", judged.found.level, n, access=ACCESS))
-    shown += findings.of_retrained(judged.found, judged.again.found, access=ACCESS, claim=asked.claim, why=SAME)
-    if judged.again.apart is not None:
-        shown.append(findings.shown(ACCURACY, f"{DROP}.retrained_apart", judged.again.apart, drop.n, access=ANSWERS))
+    again = judged.again
+    if again is not None:
+        shown += findings.of_retrained(again.own, again.found, access=ACCESS, claim=asked.claim, why=again.why, rows=".chooses")
+        if again.apart is not None:
+            shown.append(findings.shown(ACCURACY, f"{DROP}.retrained_apart", again.apart, drop.n, access=ANSWERS))
     if from_parent is not None:
         shown.append(
             findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)
         )
-    for when, gaps, others in zip(("before", "after"), judged.gaps, judged.again.gaps, strict=True):
+    for when, gaps, others in zip(("before", "after"), judged.gaps, again.gaps if again is not None else ((), ()), strict=True):
         shown += of_gaps(gaps, others, drop.n, access=ANSWERS, suffix=f".{when}")
     if judged.own is not None:
         shown += findings.of_own_head(judged.own, n)

@@ -73,21 +73,28 @@ def of_probes(
     return [leakage, *figures]
 
 
-def of_retrained(found: Probed, anew: Sequence[Probed], *, access: str, claim: str = "any", why: str = "") -> list[Measured]:
+def of_retrained(
+    found: Probed, anew: Sequence[Probed], *, access: str, claim: str = "any", why: str = "", rows: str = ""
+) -> list[Measured]:
     """State what the same readers find in each retrained version, the version's own figure for reference.
 
     Args:
         anew: of versions that were trained again.
-        why: there are none.
+        why: there are none, or fewer than were to be.
+        rows: suffix of the metrics' names that says on which rows, where it is not on those that decide; the version's own figures are
+            then stated too.
     """
     metric, of_this = LINEAR_LEAKAGE if claim == "linear" else LEAKAGE, found.about(claim)
     note = "Trained again from another seed, or without a bottleneck on half of the user samples. The reference is this version."
     stated = []
+    if rows and anew:
+        stated.append(shown(PROBES, f"{metric}{rows}", of_this.upper, found.n, access=access))
+        stated.append(shown(PROBES, f"v_information_nats{rows}", of_this.leakage, found.n, access=access))
     for number, one in enumerate(anew, start=1):
         value, how = one.about(claim), partial(shown, PROBES, n=one.n, access=access, note=note)
-        stated.append(how(f"{metric}.retrained_{number}", value.upper, reference=of_this.upper))
-        stated.append(how(f"v_information_nats.retrained_{number}", value.leakage, reference=of_this.leakage))
-    return stated or [shown(PROBES, "retrainings", 0, found.n, access=access, note=why)]
+        stated.append(how(f"{metric}.retrained_{number}{rows}", value.upper, reference=of_this.upper))
+        stated.append(how(f"v_information_nats.retrained_{number}{rows}", value.leakage, reference=of_this.leakage))
+    return [*stated, shown(PROBES, "retrainings", len(anew), found.n, access=access, note=why)]
 
 
 def _of_reader(probe: Probe, null: Sequence[Probe], n: int, access: str) -> Iterator[Measured]:

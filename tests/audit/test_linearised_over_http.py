@@ -89,6 +89,41 @@ def assert_both_versions_are_told_of(told: dict[str, Any], data: Digits) -> None
 
 
 @pytest.mark.slow
+def test_a_version_s_scores_stand_beside_refits_with_noise_only_where_the_version_has_it(live: Live, data: Digits, tmp_path: Path) -> None:
+    model = fresh(live, data, tmp_path, release={"rank": 256, "sigma": 0.8})
+    body = {"audits": ["utility", "distance", "probes"], "attribute": "hand"}
+
+    first = said_by(live, live.job(live.client.post(f"/models/{model}/versions/1/audit", json=body)))["predicate"]["findings"]
+    live.job(live.forget(model, ids=data.of(role="user")[:30]))
+    second = said_by(live, live.job(live.client.post(f"/models/{model}/versions/2/audit", json=body)))["predicate"]["findings"]
+
+    kl = "KL, nats, from the model without any user sample"
+    bare, noisy = ({f["metric"]: f for f in found} for found in (first, second))
+    for found in (bare, noisy):
+        scores = [f for f in found.values() if f["audit"] in ("utility", "distance", "fairness")]
+        assert len(scores) > 6 and all(f["null"] is not None and "2 refits" in f["says"] for f in scores)
+        assert "demographic_parity_difference" in found and found["retrainings"]["value"] == "2"
+        assert len({found[f"v_information_upper95_nats{name}"]["value"] for name in ("", ".retrained_1", ".retrained_2")}) == 3
+    assert float(noisy[kl]["null"]["mean"]) > 1.5 * float(bare[kl]["null"]["mean"]) > 0  # two draws of noise lie between refits of releases
+
+
+@pytest.mark.slow
+def test_of_a_model_without_a_network_refits_on_halves_stand_beside_the_probes_of_its_answers(live: Live, data: Digits) -> None:
+    live.upload("plain", parquet(data, live.directory / "plain.parquet"))
+    live.fit("plain", "plain", architecture={"name": "linear"}, core="none", range=255.0, ridge=30.0, classes=list(range(10)))
+
+    job = live.job(live.client.post("/models/plain/versions/1/audit", json={"audits": ["probes"], "attribute": "hand"}))
+    found = {f["metric"]: f for f in said_by(live, job)["predicate"]["findings"]}
+    live.job(live.client.post("/forget", json={"model": "plain", "forget": {"kind": "everything"}}))
+    job = live.job(live.client.post("/models/plain/versions/2/audit", json={"audits": ["utility", "distance"]}))
+    bare = said_by(live, job)["predicate"]["findings"]
+
+    assert found["retrainings"]["value"] == "2" and found["v_information_upper95_nats"]["access"] == "served outputs"
+    assert len({found[f"v_information_upper95_nats{name}"]["value"] for name in ("", ".retrained_1", ".retrained_2")}) == 3
+    assert all(f["null"] is None and "no two halves" in f["says"] for f in bare)
+
+
+@pytest.mark.slow
 def test_a_version_is_attacked_without_a_threshold_and_the_statement_verifies(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path)
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from linearised import Linearised
 from released import Removed, removed
-from torch import Tensor
 
-from models.audit.differencing import Differencing, differencing
-from workers import differenced_releases
+from models.audit.differencing import differencing
 from workers.differenced_releases import GROUPS, Others
 from workers.released import Attacked
 
@@ -28,23 +24,19 @@ def others_of(removal: Removed) -> Others:
     return Others(Attacked(removal.how, removal.world, removal.targets, {}, places), removal.before, places, labels)
 
 
-def test_each_removal_of_the_null_takes_as_many_others_whose_answers_then_change_most(
-    removal: Removed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, float]] = []
+def test_each_removal_of_the_null_takes_as_many_others_whose_answers_then_change_most(removal: Removed) -> None:
+    others, aimed = others_of(removal), len(removal.targets)
+    before, seen = others.answers(removal.before), []
 
-    def noted(before: Tensor, after: Tensor, labels: Tensor, aimed: int, others: Tensor) -> Differencing:
-        gone = torch.cat([torch.zeros(aimed, dtype=torch.bool), others])
-        seen.append((int(others.sum()), differencing(before, after, labels, gone).auc))
-        return beside(before, after, labels, aimed, others)
+    for gone, after in others.removals(np.random.default_rng(0)):
+        went = torch.cat([torch.zeros(aimed, dtype=torch.bool), torch.isin(others.places, gone)])
+        seen.append((int(went.sum()), differencing(before, after, others.labels, went).auc))
+    null = others.null(np.random.default_rng(0), lambda part, done: None)
 
-    beside: Any = differenced_releases.beside
-    monkeypatch.setattr(differenced_releases, "beside", noted)
-    null = others_of(removal).null(np.random.default_rng(0), lambda part, done: None)
-
-    assert [count for count, _ in seen] == [len(removal.targets)] * GROUPS
+    assert [count for count, _ in seen] == [aimed] * GROUPS
     assert min(auc for _, auc in seen) > 0.65  # who went instead shows
-    assert max(one.auc for one in null) < 0.65 and {one.forgotten for one in null} == {len(removal.targets)}
+    assert max(one.auc for one in null) < 0.65 and {one.forgotten for one in null} == {aimed}
+    assert {one.kept for one in null} == {len(removal.world.kept) - aimed}
 
 
 def test_without_noise_the_attack_is_that_on_the_minimisers_of_a_dense_factorisation(removal: Removed) -> None:

@@ -42,16 +42,15 @@ def test_an_odd_row_is_in_neither_half_and_of_a_single_one_there_are_none() -> N
     alone = of_fixed_features(CORE, BASE, part(torch.tensor([0])))
 
     assert alone.pairs == () and alone.why == alone.note == NOBODY
-    assert alone.null_of(lambda weights: 1.0) is None and alone.apart(lambda one, other: 1.0) is None
+    assert alone.null_of(lambda weights: 1.0) is None
 
 
-def test_the_null_is_the_mean_and_the_largest_of_scores_and_of_distances_within_a_division() -> None:
+def test_the_null_is_the_mean_and_the_largest_of_the_refits_scores() -> None:
     numbers = [torch.tensor(float(n)) for n in (1, 4, 10, 11)]
     found = Halves(((numbers[0], numbers[1]), (numbers[2], numbers[3])))
 
     assert found.null_of(float) == (6.5, 11.0)
     assert found.null_of(lambda weights: float(weights) if weights < 5 else None) == (2.5, 4.0)  # a score that is withheld has no null
-    assert found.apart(lambda one, other: float(other - one)) == (2.0, 3.0)
 
 
 def test_a_whole_model_s_halves_add_up_to_it_and_are_chosen_by_the_rows_ids() -> None:
@@ -73,3 +72,6 @@ def test_a_whole_model_s_halves_add_up_to_it_and_are_chosen_by_the_rows_ids() ->
     assert torch.equal(one.weights, refit(CORE, BASE, [part(places[~second])]).weights)
     assert torch.equal(other.weights, weights_of(CORE, subtract(whole.statistics, part(places[~second]))))
     assert 10 < int(second.sum()) < 50
+    for few in (0, 1):
+        part_of = [(0, table.slice(0, few))]
+        assert refitted(CORE, nobody, lambda part_of=part_of: part_of, [0, 1, 2], progress=lambda number: None).halves() == ()
