@@ -135,6 +135,8 @@ def test_a_published_removal_names_probes_with_power_their_threshold_and_what_it
     assert nulls["v_information_upper95_nats.null_mean"] < 0.1 < float(leakage["reference"])
     chosen, *again = (float(figures[f"v_information_upper95_nats{name}.chooses"]["value"]) for name in ("", ".retrained_1", ".retrained_2"))
     assert len({chosen, *again}) == 3 and max(again) < float(leakage["reference"])  # other seeds remove it too
+    tried, decided = csv.DictReader(io.StringIO(curve))
+    assert chosen == pytest.approx(float(tried["upper"]), rel=1e-4) != pytest.approx(float(decided["upper"]), rel=1e-4)
     assert figures["retrainings"]["value"] == "2"
     assert "v_information_upper95_nats.retrained_1" not in figures  # the rows that decide are not looked at for other seeds
     apart = float(figures["accuracy_drop.retrained_apart"]["value"])
