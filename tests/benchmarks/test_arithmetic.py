@@ -32,7 +32,8 @@ def form(ours: float, raw: float) -> dict[str, Any]:
     growth = {"100": [0.4], "1000": [9.0, ours, 0.0]}
     cells = [cell(n, k, *spent[n]) for n in spent for k in (1, 10)]
     return {
-        "d": 5, "ridge": 1.0, "form": {"taps": None, "hidden": None}, "accuracy": {"core": 0.5, "user": 0.75}, "alone": [alone],
+        "d": 5, "ridge": 1.0, "where": "here", "form": {"taps": None, "hidden": None}, "accuracy": {"core": 0.5, "user": 0.75},
+        "alone": [alone],
         "cells": cells, "growth": growth, "floor": {"seconds": 0.1}, "two": {"refit_raw": 1.0, "fine_tune": 1.0},
     }  # fmt: skip
 
