@@ -62,7 +62,7 @@ def roc_csv(found: Attack, canaries: Attack) -> bytes:
         rows.append((name, "distance", "", attack.distance, "", "", attack.distance_null, attack.distance_limit, attack.targets))
         for rate in attack.rates:
             value = "not estimable" if rate.value is None else rate.value
-            rows.append((name, "tpr", rate.fpr, value, *(rate.ci95 or ("", "")), rate.fpr, "", attack.targets))
+            rows.append((name, "tpr", rate.fpr, value, *(rate.ci95 or ("", "")), *(rate.null or ("", "")), attack.targets))
     return table(("group", "metric", "fpr", "value", "low", "high", "null", "null_limit", "n"), rows)
 
 

@@ -87,7 +87,7 @@ def _csv(found: Differencing, null: Sequence[Differencing]) -> bytes:
     ):
         varied = (sum(others) / len(others), max(others)) if others else ("", "")
         rows.append((metric, "", value, *interval, *varied, found.forgotten, found.kept))
-    for rate in found.rates:
+    for rate in findings.rates_beside(found, null):
         value_of = "not estimable" if rate.value is None else rate.value
-        rows.append(("tpr", rate.fpr, value_of, *(rate.ci95 or ("", "")), rate.fpr, "", found.forgotten, found.kept))
+        rows.append(("tpr", rate.fpr, value_of, *(rate.ci95 or ("", "")), *(rate.null or ("", "")), found.forgotten, found.kept))
     return table(("metric", "fpr", "value", "low", "high", "null_mean", "null_largest", "forgotten", "kept"), rows)

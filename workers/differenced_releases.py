@@ -6,7 +6,7 @@ with noise drawn anew, from the version before. Of a model whose derivatives are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from models.audit import findings
 from models.audit.differencing import Differencing, differencing
 from models.audit.noisy_shadows import FellShort
+from models.linear.summed import Expanded, Summed
 from models.linear.whole import logits
 from models.progress import Progress
 from workers.differenced import MOST_KEPT, beside, shown
@@ -55,7 +56,7 @@ def differenced(removal: Release, progress: Progress) -> Shown:
         others = Others(prepared(how, aimed, stay, core_rows, test, name="forgotten"), model.weights, places, labels)
         null = others.null(generator, progress)
         stated = findings.of_differencing(found, null, noise=True)
-        stated.append(findings.without_noise(others.quiet()))
+        stated.append(findings.without_noise(*others.quiet(np.random.default_rng(SEED), progress)))
     except (NotEstimable, FellShort) as why:
         limits = f"{LIMITS} Not all that is to stand beside could be computed. {why}"
     return shown(found, null, stated, limits)
@@ -79,33 +80,53 @@ class Others:
         return torch.cat([self.one.aimed.logits(core, weights), kept.logits(core, weights)])
 
     def null(self, generator: np.random.Generator, progress: Progress) -> list[Differencing]:
-        """Have as many other rows forgotten from the version before.
+        """Have as many other rows forgotten from the version before, and released.
 
         Raises:
             FellShort: a solver gave up.
         """
-        before, found = self.answers(self.start), []
-        for gone, after in self.removals(generator):
+        forget, start = self.one.how.forget, self.start
+        return self._null(start, lambda loss: forget(loss, start, generator.bytes), generator, partly(progress, 0.0))
+
+    def quiet(self, generator: np.random.Generator, progress: Progress) -> tuple[Differencing, list[Differencing]]:
+        """Solve both versions without noise, and attack them; then the null of it, others forgotten without noise too.
+
+        Raises:
+            FellShort: a solver gave up.
+        """
+        one, alone = self.one, self.one.world.sums()
+        held = one.how.fit(alone.plus(one.aimed).without(self._nobody), self.start)
+        forgot = one.how.fit(alone.without(self._nobody), held)
+        aimed = torch.arange(len(self.labels)) < len(one.aimed)
+        found = differencing(self.answers(held), self.answers(forgot), self.labels, aimed)
+        return found, self._null(held, lambda loss: one.how.fit(loss, held), generator, partly(progress, 0.5))
+
+    @property
+    def _nobody(self) -> Expanded:
+        return self.one.world.kept.pick(torch.arange(0))
+
+    def _null(
+        self, start: Tensor, forget: Callable[[Summed], Tensor], generator: np.random.Generator, tell: Callable[[float], None]
+    ) -> list[Differencing]:
+        before, found = self.answers(start), []
+        for gone, after in self.removals(forget, generator):
             found.append(beside(before, after, self.labels, len(self.one.aimed), torch.isin(self.places, gone)))
-            progress("", len(found) / GROUPS)
+            tell(len(found) / GROUPS)
         return found
 
-    def removals(self, generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the places of others that were forgotten, and what the release without them answers."""
+    def removals(self, forget: Callable[[Summed], Tensor], generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the places of others that are forgotten, and what the version without them answers.
+
+        Args:
+            forget: from the loss without them to that version's weights.
+        """
         one, stay = self.one, self.one.world.kept
         everybody, many = one.world.sums().plus(one.aimed), min(len(one.aimed), len(stay) // 2)
         for _ in range(GROUPS):
             gone = torch.from_numpy(generator.choice(len(stay), size=many, replace=False))
-            yield gone, self.answers(one.how.forget(everybody.without(stay.pick(gone)), self.start, generator.bytes))
+            yield gone, self.answers(forget(everybody.without(stay.pick(gone))))
 
-    def quiet(self) -> Differencing:
-        """Solve both versions without noise, and attack them.
 
-        Raises:
-            FellShort: a solver gave up.
-        """
-        one, nobody = self.one, self.one.world.kept.pick(torch.arange(0))
-        alone = one.world.sums()
-        held = one.how.fit(alone.plus(one.aimed).without(nobody), self.start)
-        forgot = one.how.fit(alone.without(nobody), held)
-        return differencing(self.answers(held), self.answers(forgot), self.labels, torch.arange(len(self.labels)) < len(one.aimed))
+def partly(progress: Progress, begun: float) -> Callable[[float], None]:
+    """Half of the audit, from `begun` on."""
+    return lambda done: progress("", begun + 0.5 * done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 from models.audit.differencing import Differencing
@@ -188,7 +189,7 @@ def _attack(found: Attack, answer: Verdict, metric: str, access: str, before: At
 def _rates(audit: str, access: str, rates: tuple[Rate, ...], n: int) -> Iterator[Measured]:
     for rate in rates:
         if rate.value is not None:
-            yield shown(audit, f"TPR at FPR {rate.fpr:g}", rate.value, n, access=access, ci95=rate.ci95)
+            yield shown(audit, f"TPR at FPR {rate.fpr:g}", rate.value, n, access=access, ci95=rate.ci95, null=rate.null)
 
 
 def of_differencing(found: Differencing, null: Sequence[Differencing] = (), *, noise: bool = False) -> list[Measured]:
@@ -210,14 +211,28 @@ def of_differencing(found: Differencing, null: Sequence[Differencing] = (), *, n
         ("AUC by the version after alone", found.after_auc, found.after_ci95, [one.after_auc for one in null], AFTER, late),
     ):
         stated.append(shown(DIFFERENCING, metric, value, n, access=access, ci95=interval, null=mean_and_largest(others), note=said))
-    return [*stated, *_rates(DIFFERENCING, BOTH, found.rates, found.forgotten)]
+    return [*stated, *_rates(DIFFERENCING, BOTH, rates_beside(found, null), found.forgotten)]
 
 
-def without_noise(found: Differencing) -> Measured:
-    """State what the attacker with both versions would learn of the same removal, had neither version been given noise."""
+def rates_beside(found: Differencing, null: Sequence[Differencing]) -> tuple[Rate, ...]:
+    """The true-positive rates, each beside those of removals of others."""
+    others = zip(*(one.rates for one in null), strict=True) if null else [()] * len(found.rates)
+    return tuple(
+        replace(rate, null=mean_and_largest([each.value for each in beside if each.value is not None]))
+        for rate, beside in zip(found.rates, others, strict=True)
+    )
+
+
+def without_noise(found: Differencing, null: Sequence[Differencing]) -> Measured:
+    """State what the attacker with both versions would learn of the same removal, had neither version been given noise.
+
+    Args:
+        null: the same where as many others were forgotten instead, without noise too.
+    """
     note = "Both versions solved again without noise: the difference to the AUC as released is what the noise hides."
     n, metric = found.forgotten + found.kept, "AUC of telling forgotten from kept, without the noise"
-    return shown(DIFFERENCING, metric, found.auc, n, access=BOTH, ci95=found.auc_ci95, note=note)
+    others = mean_and_largest([one.auc for one in null])
+    return shown(DIFFERENCING, metric, found.auc, n, access=BOTH, ci95=found.auc_ci95, null=others, note=note)
 
 
 def mean_and_largest(values: Sequence[float]) -> Null | None:

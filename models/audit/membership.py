@@ -60,6 +60,9 @@ class Rate:
     """None: not estimable from so few non-member scores."""
     ci95: tuple[float, float] | None
 
+    null: tuple[float, float] | None = None
+    """Of retrained models one by one: the mean, and what one in 100 exceeds."""
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -270,13 +273,15 @@ def _intervals(ratios: Matrix, null: Matrix, *, seed: int, resamples: int, stop:
         aucs[number] = share[chosen].mean()
         drawn[number] = [(ratios[chosen] > threshold).mean() for threshold in thresholds]
     low, high = np.quantile(aucs, [0.025, 0.975])
-    rates = tuple(
-        Rate(fpr, true_positive_rate(ratios, null.ravel(), fpr), tuple(np.quantile(drawn[:, i], [0.025, 0.975]).tolist()))
-        if estimable
-        else Rate(fpr, None, None)
-        for i, fpr in enumerate(FPRS)
-    )
-    return float(low), float(high), rates
+    rates = []
+    for i, fpr in enumerate(FPRS):
+        if not estimable:
+            rates.append(Rate(fpr, None, None))
+            continue
+        each = (null > thresholds[i]).mean(axis=1)
+        value, interval = true_positive_rate(ratios, null.ravel(), fpr), tuple(np.quantile(drawn[:, i], [0.025, 0.975]).tolist())
+        rates.append(Rate(fpr, value, interval, (float(each.mean()), _once_in(each))))
+    return float(low), float(high), tuple(rates)
 
 
 def _threshold(null: Matrix, fpr: float) -> float:

@@ -17,6 +17,7 @@ from models.audit.findings import (
     of_interval,
     of_membership,
     of_probes,
+    rates_beside,
 )
 from models.audit.interval import trivial
 from models.audit.membership import attack, verdict
@@ -222,3 +223,22 @@ def test_reported_numbers_decide_nothing() -> None:
 
     assert len(measured) >= 4
     assert all(m.passed is None and m.threshold is None for m in measured)
+
+
+def test_true_positive_rates_stand_beside_those_of_removals_of_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before, labels = torch.randn(1300, 3, generator=generator, dtype=torch.float64), torch.arange(1300) % 3
+    after = [before + 0.1 * torch.randn(1300, 3, generator=generator, dtype=torch.float64) for _ in range(3)]
+    after[0][torch.arange(100), labels[:100]] -= 1.0  # who goes loses the label's odds
+    gone = torch.arange(1300) < 100
+
+    found, *null = (differencing(before, one, labels, gone) for one in after)
+    beside = rates_beside(found, null)
+
+    assert [rate.null for rate in beside] == [
+        (sum(values) / 2, max(values)) for values in ([one.rates[place].value for one in null] for place in range(2))
+    ]
+    assert all(rate.value == own.value == 1.0 for rate, own in zip(beside, found.rates, strict=True)) and beside[0].null[1] < 0.1
+    assert [rate.null for rate in rates_beside(found, [])] == [None, None]
+    told = {one.metric: one for one in of_differencing(found, null)}
+    assert told["TPR at FPR 0.01"].null == beside[0].null and told["TPR at FPR 0.01"].n == 100

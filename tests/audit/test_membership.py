@@ -94,6 +94,18 @@ def test_no_rate_is_stated_from_fewer_than_a_thousand_scores() -> None:
     assert enough.pooled == 1020 and all(rate.value is not None for rate in enough.rates)
 
 
+def test_a_rate_stands_beside_those_of_the_retrained_models_one_by_one() -> None:
+    shadows = Shadows(drawn(1.0, 120, 2000, 1), drawn(0.0, 120, 2000, 2))
+
+    found = attack(drawn(1.0, 1, 2000, 3)[0], shadows, seed=0, resamples=20)
+
+    for rate, spread in zip(found.rates, (0.0052, 0.0017), strict=True):  # 2.33 standard deviations of so many Bernoulli draws
+        assert rate.null is not None and rate.value is not None
+        assert rate.null[0] == pytest.approx(rate.fpr, rel=1e-3)
+        assert rate.null[1] == pytest.approx(rate.fpr + spread, abs=0.4 * spread)
+        assert rate.value > rate.null[1]
+
+
 @pytest.fixture(scope="module")
 def digit() -> World:
     return digit_world(0)
