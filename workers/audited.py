@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -14,7 +15,10 @@ from models.data import Samples
 from models.linear.core import Core, encode, load_core, logits_of_rows
 from models.linear.statistics import Statistics
 from models.linear.whole import WholeCore, logits
-from workers import halves, linearised
+from models.nets import Network
+from models.progress import silent
+from service.policies import AUDITS
+from workers import again, halves, linearised
 from workers.artifacts import (
     NamedRows,
     Shelf,
@@ -28,9 +32,15 @@ from workers.artifacts import (
     unpack_weights,
 )
 from workers.attributed import tables
-from workers.failure import Failure
+from workers.failure import Failure, ended_early
 from workers.halves import Halves
+from workers.null import Null, Reads
 from workers.recipe import architecture_of
+from workers.refitting import core_on, refitted
+from workers.solved import Solved, solved
+
+UPLOADED = "The model's core was uploaded: how it was trained is not known, and no retraining stands beside these scores."
+ON_USERS = "The network itself was trained on user samples (data: all): user weights refitted on halves of them are no retraining."
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,7 @@ class Audited:
     classes: list[Any]
     weights: Tensor
     """User weights, as served."""
-    reads: Callable[[Samples], Callable[[Tensor], Tensor]]
-    """Of some rows: what any user weights answer to them, logits `[n, C]` float64."""
+    reads: Reads
     chooses: Samples
     """The audit rows' validation half: what an audit may learn from."""
     decides: Samples
@@ -78,17 +87,61 @@ class Audited:
         """Ids of all samples that the model holds."""
         return ids_of(self.plan, self.shelf)
 
+    @property
+    def saw_users(self) -> bool:
+        """Whether the network itself was trained on user samples."""
+        return any(entry["data"] == "all" for entry in self.plan["spec"].get("erased") or ())
+
     @cached_property
-    def halves(self) -> Halves:
-        """Refits on halves of the user samples: the null of what the version scores."""
+    def null(self) -> Null:
+        """What stands beside the version's scores: it, retrained."""
+        if self.saw_users:
+            return self._whole_again()
+        found = self._halves()
+        return Null(tuple((self.reads, weights) for weights in found.weights), found.note)
+
+    def _halves(self) -> Halves:
         if self.core is None:
-            return halves.of_linearised(self.plan, self.shelf, self.held)
-        if any(entry["data"] == "all" for entry in self.plan["spec"].get("erased") or ()):
-            return Halves((), halves.ON_USERS)
+            return halves.of_linearised(self.solved)
         if not self.plan["blocks"]:
             return Halves((), halves.NOBODY)
         sums = self.sums()
         return halves.of_fixed_features(self.core, sums.base, sums.users.rows)
+
+    @cached_property
+    def solved(self) -> Solved:
+        """How a linearised version is fitted again."""
+        return solved(self.plan, self.shelf, self.held)
+
+    def blocks(self) -> list[tuple[int, pa.Table]]:
+        """The rows that the model holds, by the data set's blocks."""
+        return list(tables(self.plan, self.shelf, self.held))
+
+    @cached_property
+    def anew(self) -> tuple[tuple[Network, ...], str]:
+        """Networks trained again from other seeds, and why they are fewer than were to be."""
+        if self.plan["spec"]["core"] != "train":
+            return (), UPLOADED
+        found: list[Network] = []
+        times = AUDITS["audits"]["probes"]["retrainings"]
+        try:
+            found.extend(again.networks(self.plan, [block for _, block in self.blocks()], times=times, progress=silent))
+        except (Failure, ValueError) as error:  # what is found of the version itself does not depend on how another seed fares
+            return tuple(found), ended_early(error)
+        return tuple(found), ""
+
+    def _whole_again(self) -> Null:
+        spec, (nets, why) = self.plan["spec"], self.anew
+        shape = tuple(self.plan["dataset"]["shape"])
+        core_rows = samples_of(rows_with_role([block for _, block in self.blocks()], "core"), shape, self.classes)
+        versions = []
+        for net in nets:
+            core = core_on(spec, net, core_rows, progress=silent)
+            whole = refitted(core, core_rows, self.blocks, self.classes, progress=lambda number: None)
+            versions.append((partial(_fixed, core), whole.weights))
+        note = f"The null is over {len(versions)} versions trained again from other seeds: mean and largest. {ON_USERS}"
+        return Null(tuple(versions), note if versions else f"There is no null. {why} {ON_USERS}")
+
 
     def sums(self) -> Sums:
         """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from models.audit import distance as distances
 from models.audit import findings
 from models.audit.calibration import calibration_error
@@ -35,9 +33,9 @@ Audit = Callable[[Audited, Mapping[str, Any], Progress], Found]
 
 
 def measure_utility(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """Accuracy over all audit rows of the final half and by class, and calibration; beside refits on halves of the user samples."""
-    read, labels, null = version.reads(version.decides), version.decides.labels, version.halves
-    logits, others = read(version.weights), [read(weights) for weights in null.weights]
+    """Accuracy over all audit rows of the final half and by class, and calibration; beside retrained versions."""
+    labels, null = version.decides.labels, version.null
+    logits, others = version.answers(version.decides), null.answers(version.decides)
     counted, varied = utility(logits, labels), [utility(one, labels) for one in others]
     note = f"Cells of fewer than 20 rows are withheld: one person's accuracy is personal data. {null.note}"
     if counted.overall is None:
@@ -68,34 +66,29 @@ def _spread(values: Sequence[float]) -> tuple[Any, ...]:
 
 
 def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    """How far user samples moved the answers from the core's alone, beside how far refits on halves of them lie from each other."""
-    rows, null = version.decides, version.halves
-    read = version.reads(rows)
-    ours, bare = read(version.weights), version.bare(rows)
+    """How far user samples moved the answers from the core's alone, beside how far retrained versions lie from each other."""
+    rows, null = version.decides, version.null
+    ours, bare, others = version.answers(rows), version.bare(rows), null.answers(rows)
     apart = distances.outputs(ours, bare)
     if apart is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: distances over so few are withheld.")
-    pairs = [distances.outputs(read(one), read(other)) for one, other in null.pairs]
-    note = null.why or f"{null.note} Of a distance: from one refit to that on the other half, which is what retraining varies by."
+    pairs = [distances.outputs(one, other) for one, other in zip(others[::2], others[1::2], strict=False)]
+    note = f"{null.note} Of a distance: how far two of them lie apart, which is what retraining varies by." if others else null.note
     found = []
-    for metric, value, others in (
+    for metric, value, varied in (
         ("L1 of answers to the model without any user sample", apart.l1, [one.l1 for one in pairs if one]),
         ("KL, nats, from the model without any user sample", apart.kl, [one.kl for one in pairs if one]),
     ):
-        found.append(findings.shown("distance", metric, value, apart.n, null=mean_and_largest(others), note=note))
+        found.append(findings.shown("distance", metric, value, apart.n, null=mean_and_largest(varied), note=note))
     before, after = accuracy(bare, rows.labels), accuracy(ours, rows.labels)
-    errors = null.null_of(lambda weights: _error(read(weights), rows.labels))
+    cells = [accuracy(one, rows.labels) for one in others]
+    errors = mean_and_largest([1 - cell.value for cell in cells if cell is not None])
     for name, cell in (("without any user sample", before), ("as it is", after)):
         if cell is not None:
             low, high = cell.ci95
             interval = (1 - high, 1 - low)
             found.append(findings.shown("distance", f"error {name}", 1 - cell.value, cell.n, ci95=interval, null=errors, note=note))
     return Found(found)
-
-
-def _error(logits: Tensor, labels: Tensor) -> float | None:
-    cell = accuracy(logits, labels)
-    return None if cell is None else 1 - cell.value
 
 
 def sealed(name: str, data: bytes, version: Audited, *, picture: bool) -> dict[str, Any]:

@@ -12,21 +12,21 @@ from models.audit.fairness import fairness
 from models.audit.findings import mean_and_largest, shown
 from models.audit.interval import Interval
 from models.audit.probe import Held, Probed
+from models.erase.attribute import Attributed
 from models.erase.quantized import theta_of
 from models.erase.scope import bottleneck_values
 from models.guarantee import Measured
 from models.nets import Network
-from workers.attributed import Material
 from workers.judging import SEED
 from workers.refitting import Refitted, answers_of
 
 
-def interval_of(net: Network, rows: Material, found: Probed, *, classes: int) -> Interval:
-    """Between which two numbers of nats what is served says of the attribute lies, on the rows that decide.
+def interval_of(net: Network, rows: Attributed, found: Probed, *, values: int, classes: int) -> Interval:
+    """Between which two numbers of nats what is served says of the attribute lies, on the rows that the probes are judged on.
 
     The upper end holds for whoever sees served outputs, one draw an input; whoever holds the weights computes without the draw.
     """
-    known, values, adapter = rows.decides.known, len(rows.values), net.architecture.adapter
+    known, adapter = rows.known, net.architecture.adapter
     kinds = [link.kind for link in adapter.parts] if adapter is not None else []
     labels, inputs = known.samples.labels, known.samples.inputs
     if "quantized" in kinds:
@@ -46,20 +46,21 @@ class Gaps:
     demographic_parity: float | None
 
 
-def gaps_of(model: Refitted, rows: Material, *, classes: int) -> Gaps:
-    """Compare how a whole model answers the groups of the attribute, on the rows that decide."""
-    return gaps(answers_of(model, rows.decides.known.samples), rows, classes=classes)
+def gaps_of(model: Refitted, rows: Attributed, *, values: int, classes: int) -> Gaps:
+    """Compare how a whole model answers the groups of the attribute."""
+    return gaps(answers_of(model, rows.known.samples), rows, values=values, classes=classes)
 
 
-def gaps(answers: Tensor, rows: Material, *, classes: int) -> Gaps:
+def gaps(answers: Tensor, rows: Attributed, *, values: int, classes: int) -> Gaps:
     """The same of given answers.
 
     Args:
-        answers: `[n]` int64, to the rows that decide and have a value.
+        answers: `[n]` int64, to the rows that have a value.
+        values: K, of the attribute.
     """
-    known = rows.decides.known
+    known = rows.known
     labels = (1,) if classes == 2 else tuple(range(classes))
-    each = [fairness(answers, known.samples.labels, known.values, values=len(rows.values), favourable=label) for label in labels]
+    each = [fairness(answers, known.samples.labels, known.values, values=values, favourable=label) for label in labels]
     odds = [one.equalised_odds_difference for one in each if one.equalised_odds_difference is not None]
     parity = [one.demographic_parity_difference for one in each if one.demographic_parity_difference is not None]
     return Gaps(max(odds, default=None), max(parity, default=None))

@@ -6,24 +6,18 @@ retraining alone does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.audit.findings import Null, mean_and_largest
 from models.audit.noisy_shadows import FellShort
 from models.forget.refit import weights_of
 from models.linear.core import Core
 from models.linear.statistics import Rows, Statistics, gram, merge
-from models.linear.tangent import prepare
-from models.linear.whole import quadratic, zero
-from workers import linearised, released
-from workers.artifacts import Shelf
 from workers.judging import SEED
+from workers.solved import Solved
 
 DIVISIONS = 4
 """Random divisions into halves, each of which gives two refits. Of a linearised model one: a refit there takes a solver's passes."""
@@ -31,10 +25,6 @@ DIVISIONS = 4
 FEWEST = 2
 """User samples below which there are no two halves."""
 
-RELEASED = ("cg", "sgd")
-"""Methods whose versions carry noise. What fits, forgets everything or trains again releases its weights as they are."""
-
-ON_USERS = "The network itself was trained on user samples (data: all): user weights refitted on halves of them are no retraining."
 NOBODY = "The model holds fewer than 2 user samples: there are no two halves to refit on."
 
 
@@ -52,11 +42,6 @@ class Halves:
     def weights(self) -> tuple[Tensor, ...]:
         """All refits' user weights."""
         return tuple(one for pair in self.pairs for one in pair)
-
-    def null_of(self, score: Callable[[Tensor], float | None]) -> Null | None:
-        """Return the mean and the largest of the refits' scores; None where there is none."""
-        scores = [score(weights) for weights in self.weights]
-        return mean_and_largest([value for value in scores if value is not None])
 
     @property
     def note(self) -> str:
@@ -86,27 +71,13 @@ def of_fixed_features(core: Core, base: Statistics, users: Rows) -> Halves:
     return Halves(tuple((fitted(one), fitted(other)) for one, other in divisions(len(users))))
 
 
-def of_linearised(plan: Mapping[str, Any], shelf: Shelf, ids: set[str]) -> Halves:
-    """Fit a linearised model again on each half of one division, by its own solver; with a release's noise where the version has it.
-
-    Args:
-        ids: what the model holds.
-    """
-    rows, classes = linearised.held_rows(plan, shelf, ids), plan["spec"]["classes"]
-    users, core_rows = (linearised.samples(table, plan, classes) for table in (rows.user, rows.core))
-    if len(users) < FEWEST:
+def of_linearised(one: Solved) -> Halves:
+    """Fit a linearised version again on each half of one division; with a release's noise where the version has it."""
+    if len(one.users) < FEWEST:
         return Halves((), NOBODY)
-    how, noise = released.releasing(plan, linearised.load(plan, shelf)), np.random.default_rng(SEED)
-    core, beneath = how.core, prepare(how.core.tangent, core_rows.inputs)
-
-    def fitted(places: Tensor) -> Tensor:
-        part = users.select(places)
-        loss = quadratic(core, prepare(core.tangent, part.inputs), part.labels, beneath)
-        weights = how.fit(loss, zero(core))
-        return how.noised(weights, noise.bytes) if plan["method"] in RELEASED else weights.float().double()
-
-    one, other = divisions(len(users))[0]
+    noise = np.random.default_rng(SEED)
+    first, second = divisions(len(one.users))[0]
     try:
-        return Halves(((fitted(one), fitted(other)),))
+        return Halves(((one.served(one.fit(first), noise), one.served(one.fit(second), noise)),))
     except FellShort as why:
         return Halves((), f"There is no null. {why}")

@@ -7,7 +7,8 @@ features, these are refits on halves of the user samples. A network that was upl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -15,23 +16,25 @@ from torch import Tensor
 
 from models.audit import findings, interval
 from models.audit.findings import SERVED
+from models.audit.interval import Interval
 from models.audit.permuted import RESAMPLES, permuted
 from models.audit.planted import planted
 from models.audit.probe import Held, Probed, probe
 from models.data import Samples
 from models.guarantee import Measured
-from models.progress import Progress, silent
+from models.nets import Network
+from models.progress import Progress
 from service.policies import AUDITS
-from workers import again, audit_figures
+from workers import audit_figures
 from workers.attributed import Material, material, tables
 from workers.audited import Audited
 from workers.auditing import Found
 from workers.bounds import gaps, interval_of, of_gaps
 from workers.failure import Failure, ended_early
 from workers.judging import SEED, bottleneck
+from workers.null import Reads
 
 Read = Callable[[Samples], Tensor]
-UPLOADED = "The model's core was uploaded: how it was trained is not known, and no retraining stands beside these scores."
 
 
 def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
@@ -49,8 +52,8 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         null = permuted(train, test, **sizes, times=rules["permutations"], progress=lambda part, done: progress(part, 0.2 + 0.3 * done))
     except ValueError as error:
         raise Failure("audit_rows", f"The audit rows are too few for probes ({error}). Upload more with this attribute.") from error
-    between = interval.trivial(found) if net is None else interval_of(net, rows, found, classes=len(classes))
-    anew, why = _retrained(version, rows, sizes, rules["retrainings"], lambda done: progress("", 0.5 + 0.5 * done))
+    between = _between(net, rows, found, len(classes))
+    anew, others, why = _retrained(version, rows, sizes, rules["retrainings"], lambda done: progress("", 0.5 + 0.5 * done))
     stated = findings.of_probes(found, plants, null, budget=budget, access=access)
     stated += findings.of_retrained(found, anew, access=access, why=why)
     files = {
@@ -58,15 +61,17 @@ def measure_probes(version: Audited, task: Mapping[str, Any], progress: Progress
         "probes.csv": audit_figures.probes_csv(found, null, anew),
         "leakage-interval.csv": audit_figures.interval_csv(between),
     }
-    return Found([*stated, *findings.of_interval(between, found.n, access), *_fairness(version, rows)], files)
+    return Found([*stated, *findings.of_interval(between, found.n, access, null=others), *_fairness(version, rows)], files)
 
 
 def _fairness(version: Audited, rows: Material) -> list[Measured]:
-    """How differently the whole version answers the groups of the attribute, beside refits on halves of the user samples."""
-    read, null = version.reads(rows.decides.known.samples), version.halves
-    own, *others = (gaps(read(weights).argmax(dim=1), rows, classes=len(version.classes)) for weights in (version.weights, *null.weights))
+    """How differently the whole version answers the groups of the attribute, beside retrained versions."""
+    judged, null = rows.decides.known.samples, version.null
+    answers = [version.answers(judged), *null.answers(judged)]
+    sizes = {"values": len(rows.values), "classes": len(version.classes)}
+    own, *others = (gaps(one.argmax(dim=1), rows.decides, **sizes) for one in answers)
     note = f"The largest difference between two values' groups; groups of few rows are withheld. {null.note}"
-    return of_gaps(own, others, len(rows.decides.known.samples), access=SERVED, note=note)
+    return of_gaps(own, others, len(judged), access=SERVED, note=note)
 
 
 def _material(version: Audited, attribute: str) -> Material:
@@ -82,31 +87,39 @@ def _held(rows: Material, read: Read) -> tuple[Held, Held]:
     return tuple(Held(read(part.samples), part.values, part.samples.labels) for part in (train, test))  # type: ignore[return-value]
 
 
+def _between(net: Network | None, rows: Material, found: Probed, classes: int) -> Interval:
+    return interval.trivial(found) if net is None else interval_of(net, rows.decides, found, values=len(rows.values), classes=classes)
+
+
 def _retrained(
     version: Audited, rows: Material, sizes: Mapping[str, Any], times: int, tell: Callable[[float], None]
-) -> tuple[list[Probed], str]:
-    """Probe versions that are trained again. Returns also why these are fewer than were to be."""
+) -> tuple[list[Probed], list[Interval], str]:
+    """Probe versions that are trained again, and compute their intervals. Returns also why these are fewer than were to be."""
+    shown, why = _again(version, times)
     found: list[Probed] = []
+    between: list[Interval] = []
     try:
-        for number, read in enumerate(_reads(version, times)):
+        for read, net in shown:
             found.append(probe(*_held(rows, read), **sizes, resamples=RESAMPLES))
-            tell((number + 1) / times)
-    except (Failure, ValueError) as error:  # what is found of the version itself does not depend on how another seed fares
-        return found, ended_early(error)
-    if found:
-        return found, ""
-    return [], version.halves.why if version.core is None or version.core.net is None else UPLOADED
+            between.append(_between(net, rows, found[-1], sizes["classes"]))
+            tell(len(found) / times)
+    except ValueError as error:  # what is found of the version itself does not depend on how another seed fares
+        return found, between, ended_early(error)
+    return found, between, why
 
 
-def _reads(version: Audited, times: int) -> Iterator[Read]:
-    """What retrained versions show of rows."""
+def _again(version: Audited, times: int) -> tuple[list[tuple[Read, Network | None]], str]:
+    """What retrained versions show of rows, and why they are fewer than were to be."""
     if version.core is None or version.core.net is None:
-        for weights in version.halves.weights[:times]:
-            yield lambda samples, weights=weights: version.reads(samples)(weights).float()  # type: ignore[misc]
-    elif version.plan["spec"]["core"] == "train":
-        blocks = [block for _, block in tables(version.plan, version.shelf, version.held)]
-        for net in again.networks(version.plan, blocks, times=times, progress=silent):
-            yield lambda samples, net=net: bottleneck(net, samples)  # type: ignore[misc]
+        null = version.null
+        some = [partial(_answers, reads, weights) for reads, weights in null.versions[:times]]
+        return [(read, None) for read in some], "" if some else null.note
+    nets, why = version.anew
+    return [(partial(bottleneck, net), net) for net in nets], why
+
+
+def _answers(reads: Reads, weights: Tensor, rows: Samples) -> Tensor:
+    return reads(rows)(weights).float()
 
 
 def _as_core(block: Any) -> Any:

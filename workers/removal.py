@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from models.erase.scope import extended
@@ -23,7 +23,7 @@ from workers.points import Recipe
 from workers.refitting import Refitted, counted, right_of
 from workers.repeated import again_of
 from workers.trying import Best, Ground, point
-from workers.verdict import Judged, drop_of, refusal_of
+from workers.verdict import Judged, drop_of
 
 FEWEST_ROWS = 20
 """Audit rows in the final half below which an accuracy is withheld, and so can decide nothing."""
@@ -85,12 +85,11 @@ def judge(ground: Ground, best: Best, parent: Refitted | None) -> tuple[Judged, 
     kind = str(best.recipe.settings.get("head", "linear"))
     own = own_head_of(best.heads, kind, held(best.net, rows.decides), values=len(rows.values), classes=classes)
     from_parent = drop_of(right_of(parent, decides), right) if parent is not None else None
-    between = interval_of(best.net, rows, found, classes=classes)
-    gaps = gaps_of(ground.reference, rows, classes=classes), gaps_of(whole, rows, classes=classes)
-    judged = Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, ground.looks)
-    if refusal_of(judged, asked) is None:
-        judged = replace(judged, again=again_of(ground, best, whole, progress=tell(0.7, 1.0)))
-    return judged, whole
+    sizes = {"values": len(rows.values), "classes": classes}
+    between = interval_of(best.net, rows.decides, found, **sizes)
+    gaps = gaps_of(ground.reference, rows.decides, **sizes), gaps_of(whole, rows.decides, **sizes)
+    again = again_of(ground, best, whole, progress=tell(0.7, 1.0))
+    return Judged(reached, found, planted, null, lost, from_parent, before, own, between, gaps, ground.looks, again), whole
 
 
 def entry_of(wish: Wish, ground: Ground, best: Best, judged: Judged) -> dict[str, Any]:

@@ -1,26 +1,61 @@
 """What repeating a removal makes of its scores: the chosen point trained again, and user weights refitted on halves of the user samples.
 
-Points that are trained again are probed on the rows that choose. The rows that decide would show the caller, for one look, how other seeds
-fare there. Of a removal that is refused nothing is repeated, for the same reason.
+Points that are trained again are looked at on the rows that choose. The rows that decide would show the caller, for one look, how other
+seeds fare there.
 """
 
 from __future__ import annotations
 
 import hmac
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from models.audit.interval import Interval
+from models.audit.planted import OwnHead
 from models.audit.probe import Probed
+from models.nets import Network
 from models.progress import Progress, silent
 from service.policies import AUDITS
 from workers.again import removed
-from workers.bounds import gaps_of
+from workers.bounds import Gaps, gaps_of, interval_of
 from workers.failure import Failure, ended_early
-from workers.judging import choosing
+from workers.judging import choosing, held
+from workers.owning import own_head_of
 from workers.refitting import Refitted, right_of
 from workers.trying import Best, Ground
-from workers.verdict import Again
 
 SAME = "A closed form: trained again from another seed it has the same bits."
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is found of a point on the rows that choose."""
+
+    found: Probed
+    between: Interval
+    own: OwnHead | None
+    drop: float | None
+    """Right answers lost, as a fraction of the rows; stated where halves of the user samples say nothing."""
+    gaps: Gaps | None
+    """Between groups, where the same holds."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What repeating a removal makes of the same scores: their null."""
+
+    own: Look
+    """Of the chosen point."""
+    looks: tuple[Look, ...]
+    """Of the same point trained again from other seeds."""
+    why: str
+    """Why these are fewer than were to be."""
+    apart: float | None
+    """Accuracy between refits with nothing removed, each on another half of the user rows."""
+    gaps: tuple[tuple[Gaps, ...], tuple[Gaps, ...]]
+    """Of such refits: with nothing removed, and after."""
 
 
 def again_of(ground: Ground, best: Best, whole: Refitted, *, progress: Progress) -> Again:
@@ -29,29 +64,47 @@ def again_of(ground: Ground, best: Best, whole: Refitted, *, progress: Progress)
     Args:
         whole: the chosen point with user weights.
     """
-    rows, classes = ground.rows, len(ground.classes)
-    own = choosing(best.net, rows, classes=classes, level=ground.level, progress=silent)
-    found, why = _trained_again(ground, best, progress)
-    if _saw_users(ground):
-        return Again(own, found, why, None, ((), ()))
+    rows, saw = ground.rows, _saw_users(ground)
+    own = _look(ground, best.net, best.heads, best, whole if saw else None)
+    looks, why = _trained_again(ground, best, saw, progress)
+    if saw:  # user weights refitted on a half of them are then no retraining
+        return Again(own, looks, why, None, ((), ()))
     halves = [float(right_of(half, rows.decides.samples).double().mean()) for half in ground.reference.halves()]
     apart = abs(halves[0] - halves[1]) if halves else None
-    before, after = (tuple(gaps_of(half, rows, classes=classes) for half in model.halves()) for model in (ground.reference, whole))
-    return Again(own, found, why, apart, (before, after))
+    sizes = {"values": len(rows.values), "classes": len(ground.classes)}
+    before, after = (tuple(gaps_of(half, rows.decides, **sizes) for half in model.halves()) for model in (ground.reference, whole))
+    return Again(own, looks, why, apart, (before, after))
 
 
-def _trained_again(ground: Ground, best: Best, progress: Progress) -> tuple[tuple[Probed, ...], str]:
-    """Probe the chosen point where it is trained again from other seeds. Returns also why there are fewer than were to be."""
+def _look(ground: Ground, net: Network, heads: Mapping[str, Tensor], best: Best, whole: Refitted | None) -> Look:
+    """Look at a point on the rows that choose.
+
+    Args:
+        whole: the point with user weights, where accuracy and gaps are asked for.
+    """
+    rows, some = ground.rows, ground.rows.chooses
+    sizes = {"values": len(rows.values), "classes": len(ground.classes)}
+    found = choosing(net, rows, classes=len(ground.classes), level=ground.level, progress=silent)
+    between, kind = interval_of(net, some, found, **sizes), str(best.recipe.settings.get("head", "linear"))
+    own = own_head_of(heads, kind, held(net, some), **sizes)
+    if whole is None:
+        return Look(found, between, own, None, None)
+    right, compared = (float(right_of(model, some.samples).double().mean()) for model in (whole, ground.reference))
+    return Look(found, between, own, compared - right, gaps_of(whole, some, **sizes))
+
+
+def _trained_again(ground: Ground, best: Best, saw: bool, progress: Progress) -> tuple[tuple[Look, ...], str]:
+    """Look at the chosen point where it is trained again from other seeds. Returns also why there are fewer than were to be."""
     times, recipe = AUDITS["audits"]["probes"]["retrainings"], best.recipe
     if recipe.method == "leace" and not recipe.noise:
         return (), SAME
-    found: list[Probed] = []
+    found: list[Look] = []
     for number in range(1, times + 1):
         secret = hmac.digest(ground.secret, f"trained again {number}".encode(), "sha256")
         other = replace(recipe, seed=recipe.seed + number)
         try:
-            net, _ = removed(other, ground.before, ground.rows, secret=secret, progress=silent)
-            found.append(choosing(net, ground.rows, classes=len(ground.classes), level=ground.level, progress=silent))
+            net, heads = removed(other, ground.before, ground.rows, secret=secret, progress=silent)
+            found.append(_look(ground, net, heads, best, ground.refitted(net) if saw else None))
         except (Failure, ValueError) as error:  # what is published does not depend on how another seed fares
             return tuple(found), ended_early(error)
         progress("", number / times)
@@ -59,6 +112,6 @@ def _trained_again(ground: Ground, best: Best, progress: Progress) -> tuple[tupl
 
 
 def _saw_users(ground: Ground) -> bool:
-    """Whether the network was trained on user samples: user weights refitted on a half of them are then no retraining."""
+    """Whether the network was trained on user samples."""
     earlier = any(entry["data"] == "all" for entry in ground.plan["spec"].get("erased") or ())
     return earlier or len(ground.rows.trained) > len(ground.rows.core)

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from models.audit import decoder
 from models.audit.decoder import Decoder, Gain, Scored
-from models.audit.findings import SERVED
-from models.audit.utility import SMALLEST
+from models.audit.findings import SERVED as STATED
+from models.audit.findings import mean_and_largest, shown
 from models.data import Samples
-from models.forget.refit import weights_of
 from models.guarantee import Measured, Power
-from models.linear.core import encode, logits_of_rows
-from models.linear.statistics import Rows, Statistics, subtract
 from models.progress import Progress
 from service.policies import AUDITS
-from workers.artifacts import rows_with_role, samples_of
-from workers.attributed import tables
 from workers.audit_figures import table
 from workers.audited import Audited
 from workers.auditing import Found
-from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
+from workers.beyond import NOT_A_BOUND, beyond, saved
 from workers.failure import Failure
+from workers.fitted import SERVED, WITHOUT, Members, members
 from workers.judging import SEED
 from workers.telling import NOTHING, THUMBNAIL, tell, thumbnail
 
@@ -38,99 +32,94 @@ GAP, GREY = 2, 128
 DRAWS = 3
 """Samples drawn for each picture."""
 
-WITHOUT = "without"
-"""The version that is refitted without a group of user samples."""
+SHUFFLED = "shuffled"
+"""Who is told what is served for another image."""
+
+REFITTING = 0.1
+"""Share of the time that refits without a group take."""
+
+RETRAINED = 2
+"""Versions of the null. Each has a decoder of its own, told what it serves."""
 
 BEYOND = "what the version tells of an image that it was fitted on, beyond a refit without it, nats a dimension"
-
-
-@dataclass(frozen=True)
-class Members:
-    """User samples that a version was fitted on, and what it and refits serve."""
-
-    images: Tensor
-    """`[n, C, H, W]` theirs. Told in numbers, never drawn."""
-    learn: Tensor
-    """What the refit without them serves for the images that decoders learn from."""
-    served: Mapping[str, Tensor]
-    """What each version serves for `images`."""
 
 
 def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
     """Train decoders on the audit rows' validation half, and foretell the images of their final half.
 
-    All go on from one that is told nothing, with one budget: told nothing still; told what is served; told what is served for another image
-    (the null: any gain is the decoder's own); told a thumbnail of the image (the planted leak, which must be seen). Of a model of fixed
-    features a fifth is told what a refit without some user samples serves: it and the second foretell their images from what either serves.
+    All go on from one that is told nothing, with one budget: told nothing still; told what is served; told what each of two retrained
+    versions serves (the null: what training alone makes of the score); told what is served for another image (any gain is the decoder's
+    own); told a thumbnail of the image (the planted leak, which must be seen). One more is told what a refit without some user samples
+    serves: it and the second foretell their images from what either serves.
     """
     count, rules = task["counts"], AUDITS["audits"]["decoder"]
     train, test = version.chooses, version.decides
     if len(train) < 2 * decoder.HELD_OUT or len(test) < 20:
         raise Failure("audit_rows", "Too few audit images: a decoder needs 16 of the validation half and 20 of the final half.")
+    group = members(version, lambda done: progress("", REFITTING * done))
+    known = _known(version, train, test)
+    told = {name: learn for name, (learn, _) in known.items()}
+    if isinstance(group, Members):
+        told[WITHOUT] = version.reads(train)(group.versions[WITHOUT]).float()
+    steps = count.get("decoder_steps", rules["steps"])
+    fitted = tell(train.inputs, told, steps, lambda part, done: progress(part, REFITTING + (1 - REFITTING) * done))
+    scores = {NOTHING: decoder.nll(fitted[NOTHING], test.inputs, None)}
+    scores |= {name: decoder.nll(fitted[name], test.inputs, judged) for name, (_, judged) in known.items()}
+    gains = {name: decoder.gain(scores[NOTHING], score) for name, score in scores.items() if name != NOTHING}
+    files = {"decoder.csv": _csv(scores, gains)}
+    pictures, judge = min(count.get("pictures", rules["pictures"]), len(test)), known[SERVED][1]
+    drawn = {"decoder-strip.png": strip(fitted[SERVED], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
+    if isinstance(group, Members):
+        return Found([*_stated(scores, gains, version.null.note), _beyond(version, group, fitted)], files, drawn)
+    why = f"{version.null.note} Of images that it was fitted on nothing is said. {group}"
+    return Found(_stated(scores, gains, why), files, drawn)
+
+
+def _known(version: Audited, train: Samples, test: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+    """What decoders are told of the images that they learn from, and of those that they foretell."""
     learn, judge = version.answers(train).float(), version.answers(test).float()
     mixed = torch.Generator().manual_seed(SEED)
-    known: dict[str, tuple[Tensor, Tensor]] = {
-        "served": (learn, judge),
-        "shuffled": (learn[torch.randperm(len(learn), generator=mixed)], judge[torch.randperm(len(judge), generator=mixed)]),
+    known = {
+        SERVED: (learn, judge),
+        SHUFFLED: (learn[torch.randperm(len(learn), generator=mixed)], judge[torch.randperm(len(judge), generator=mixed)]),
         THUMBNAIL: (thumbnail(train.inputs), thumbnail(test.inputs)),
     }
-    members = _members(version, train) if version.core is not None and version.plan["blocks"] else None
-    own = {name: pair[0] for name, pair in known.items()} | ({} if members is None else {WITHOUT: members.learn})
-    fitted = tell(train.inputs, own, count.get("decoder_steps", rules["steps"]), progress)
-    scores = {NOTHING: decoder.nll(fitted[NOTHING], test.inputs, None)}
-    scores |= {name: decoder.nll(fitted[name], test.inputs, pair[1]) for name, pair in known.items()}
-    gains = {name: decoder.gain(scores[NOTHING], score) for name, score in scores.items() if name != NOTHING}
-    pictures = min(count.get("pictures", rules["pictures"]), len(test))
-    drawn = {"decoder-strip.png": strip(fitted["served"], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
-    found = Found(_stated(scores, gains), {"decoder.csv": _csv(scores, gains)}, drawn)
-    if members is not None:
-        found.measured.append(_beyond(members, fitted))
-    return found
+    some = replace(version.null, versions=version.null.versions[:RETRAINED])
+    for number, pair in enumerate(zip(some.answers(train), some.answers(test), strict=True), start=1):
+        known[f"retrained {number}"] = pair[0].float(), pair[1].float()
+    return known
 
 
-def _members(version: Audited, train: Samples) -> Members | None:
-    """A random group of user samples, at most a quarter of them; None where they are fewer than 20."""
-    held, plan, generator = version.sums(), version.plan, np.random.default_rng(SEED)
-    order = generator.permutation(len(held.users.ids))
-    group = order[: min(MOST_JUDGED, len(order) // 4)]
-    if len(group) < SMALLEST:
-        return None
-
-    def less(sums: Statistics, places: NDArray[np.int64]) -> Statistics:
-        rows, chosen = held.users.rows, torch.from_numpy(places)
-        return subtract(sums, Rows(rows.features[chosen], rows.targets[chosen]))
-
-    bare = less(held.statistics, group)
-    versions = {"served": held.weights, WITHOUT: weights_of(held.core, bare)}
-    for number in range(REFITS):
-        others = generator.choice(order[len(group) :], size=len(group), replace=False)
-        versions[f"other {number + 1}"] = weights_of(held.core, less(bare, others))
-    names = {held.users.ids[place] for place in group}
-    blocks = [block for _, block in tables(plan, version.shelf, names)]
-    judge = samples_of(rows_with_role(blocks, "user"), tuple(plan["dataset"]["shape"]), version.classes)
-    own, other = (encode(held.core, each.inputs, each.labels) for each in (train, judge))
-    served = {name: logits_of_rows(held.core, weights, other, judge.labels).float() for name, weights in versions.items()}
-    return Members(judge.inputs, logits_of_rows(held.core, versions[WITHOUT], own, train.labels).float(), served)
-
-
-def _beyond(members: Members, fitted: Mapping[str, Decoder]) -> Measured:
-    images = members.images
-    _, gains = beyond([fitted["served"], fitted[WITHOUT]], members.served, images, than=WITHOUT)
+def _beyond(version: Audited, group: Members, fitted: Mapping[str, Decoder]) -> Measured:
+    images, read = group.rows.inputs, version.reads(group.rows)
+    served = {name: read(weights).float() for name, weights in group.versions.items()}
+    _, gains = beyond([fitted[SERVED], fitted[WITHOUT]], served, images, than=WITHOUT)
     planted = decoder.gain(decoder.nll(fitted[NOTHING], images, None), decoder.nll(fitted[THUMBNAIL], images, thumbnail(images)))
-    return saved(gains["served"], [gain for name, gain in gains.items() if name != "served"], planted, BEYOND)
+    return saved(gains[SERVED], [gain for name, gain in gains.items() if name != SERVED], planted, BEYOND)
 
 
-def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> list[Measured]:
-    served, null, planted = gains["served"], gains["shuffled"], gains[THUMBNAIL]
-    caught = planted.ci95[0] > max(0.0, null.ci95[1])
+def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], retrained: str) -> list[Measured]:
+    """Say what was found.
+
+    Args:
+        retrained: what the retrained versions are, or why there are none.
+    """
+    served, shuffled, planted = gains[SERVED], gains[SHUFFLED], gains[THUMBNAIL]
+    again = [name for name in scores if name.startswith("retrained ")]
+    caught = planted.ci95[0] > max(0.0, shuffled.ci95[1])
     power, n = Power(planted=1, caught=int(caught)), served.n
     said = "a planted thumbnail of the image was seen" if caught else "void: not even a planted thumbnail of the image was seen"
-    told = Measured(audit="decoder", access=SERVED, metric="information about the image, nats a dimension", value=served.value,
-                    ci95=served.ci95, n=n, null=(null.value, null.ci95[1]), reference=planted.value, power=power, void=not caught,
-                    note=f"{NOT_A_BOUND} The null is the same decoder told of other images; {said}.")  # fmt: skip
-    bits = Measured(audit="decoder", access=SERVED, metric="bits a dimension, told what is served", value=scores["served"].bits, ci95=None,
-                    n=n, reference=scores[NOTHING].bits, note="The reference is a decoder that is told nothing.")  # fmt: skip
-    return [told, bits]
+    beside = f"{retrained} Each of the first {RETRAINED} has a decoder of its own." if again else retrained
+    told = Measured(audit="decoder", access=STATED, metric="information about the image, nats a dimension", value=served.value,
+                    ci95=served.ci95, n=n, null=mean_and_largest([gains[name].value for name in again]), reference=planted.value,
+                    power=power, void=not caught, note=f"{NOT_A_BOUND} {beside} The reference is the thumbnail; {said}.")  # fmt: skip
+    note = "The same decoder told what is served for other images: what it seems to gain is its own."
+    own = shown("decoder", "information about the image, told of other images, nats a dimension", shuffled.value, n, ci95=shuffled.ci95,
+                note=note)  # fmt: skip
+    bits = shown("decoder", "bits a dimension, told what is served", scores[SERVED].bits, n, reference=scores[NOTHING].bits,
+                 null=mean_and_largest([scores[name].bits for name in again]),
+                 note=f"{beside} The reference is a decoder that is told nothing.")  # fmt: skip
+    return [told, own, bits]
 
 
 def _csv(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> bytes:

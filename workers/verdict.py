@@ -18,8 +18,11 @@ from service.policies import ACCURACY, DROP
 from workers.bounds import Gaps, of_gaps
 from workers.curve import Point
 from workers.judging import Asked
+from workers.repeated import Again
 
 ACCESS, ANSWERS = "the bottleneck's values as they are served", "answers on audit rows"
+CHOOSES = ".chooses"
+"""Ends the names of figures read from the rows that choose."""
 Z95 = 1.959963984540054
 
 
@@ -43,24 +46,8 @@ class Judged:
     looks: int
     """Earlier removals that were refused after a look at the same rows, from any model of the data set: who asks often enough finds luck,
     so that with each the upper limits' level rises."""
-    again: Again | None = None
-    """None of what is refused."""
-
-
-@dataclass(frozen=True)
-class Again:
-    """What repeating a removal makes of the same scores: their null."""
-
-    own: Probed
-    """What the probes find of the chosen point on the rows that choose."""
-    found: tuple[Probed, ...]
-    """The same where it is trained again from other seeds."""
-    why: str
-    """Why these are fewer than were to be."""
-    apart: float | None
-    """Accuracy between refits with nothing removed, each on another half of the user rows."""
-    gaps: tuple[tuple[Gaps, ...], tuple[Gaps, ...]]
-    """Of such refits: with nothing removed, and after."""
+    again: Again
+    """What it makes of a removal to repeat it."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +141,36 @@ def figures(judged: Judged, asked: Asked) -> list[dict[str, Any]]:
     shown.append(findings.shown(findings.PROBES, "earlier_looks", judged.looks, n, access=ACCESS))
     shown.append(findings.shown(findings.PROBES, "upper_limit_level", judged.found.level, n, access=ACCESS))
     again = judged.again
-    if again is not None:
-        shown += findings.of_retrained(again.own, again.found, access=ACCESS, claim=asked.claim, why=again.why, rows=".chooses")
-        if again.apart is not None:
-            shown.append(findings.shown(ACCURACY, f"{DROP}.retrained_apart", again.apart, drop.n, access=ANSWERS))
+    shown += _repeated(again, asked, drop.n)
     if from_parent is not None:
         shown.append(
             findings.shown(ACCURACY, "accuracy_drop_from_parent", from_parent.value, from_parent.n, access=ANSWERS, ci95=from_parent.ci95)
         )
-    for when, gaps, others in zip(("before", "after"), judged.gaps, again.gaps if again is not None else ((), ()), strict=True):
+    for when, gaps, others in zip(("before", "after"), judged.gaps, again.gaps, strict=True):
         shown += of_gaps(gaps, others, drop.n, access=ANSWERS, suffix=f".{when}")
     if judged.own is not None:
         shown += findings.of_own_head(judged.own, n)
     return [_figure(each) for one in shown for each in (one, *_null_of(one))]
+
+
+def _repeated(again: Again, asked: Asked, n: int) -> list[Measured]:
+    """What the chosen point shows on the rows that choose, beside the same trained again from other seeds."""
+    shown = [] if again.apart is None else [findings.shown(ACCURACY, f"{DROP}.retrained_apart", again.apart, n, access=ANSWERS)]
+    own, looks = again.own, again.looks
+    anew, rows = [one.found for one in looks], own.found.n
+    shown += findings.of_retrained(own.found, anew, access=ACCESS, claim=asked.claim, why=again.why, rows=CHOOSES)
+    if not looks:
+        return shown
+    shown += findings.of_interval(own.between, rows, ACCESS, null=[one.between for one in looks], rows=CHOOSES)
+    if own.own is not None:
+        heads = [one.own for one in looks if one.own is not None]
+        shown += findings.of_own_head(own.own, rows, null=heads, rows=CHOOSES)
+    if own.drop is not None and own.gaps is not None:
+        drops = findings.mean_and_largest([one.drop for one in looks if one.drop is not None])
+        shown.append(findings.shown(ACCURACY, f"{DROP}{CHOOSES}", own.drop, rows, access=ANSWERS, null=drops))
+        others = [one.gaps for one in looks if one.gaps is not None]
+        shown += of_gaps(own.gaps, others, rows, access=ANSWERS, suffix=f".after{CHOOSES}")
+    return shown
 
 
 def _null_of(one: Measured) -> list[Measured]:

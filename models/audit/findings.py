@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from models.audit.differencing import Differencing
 from models.audit.interval import Interval
@@ -111,33 +112,48 @@ def _of_reader(probe: Probe, null: Sequence[Probe], n: int, access: str) -> Iter
         yield shown(PROBES, metric, probe.conditional, n, access=access, ci95=probe.conditional_ci95, null=dealt, note=PERMUTED)
 
 
-def of_interval(found: Interval, n: int, access: str) -> list[Measured]:
+def of_interval(found: Interval, n: int, access: str, *, null: Sequence[Interval] = (), rows: str = "") -> list[Measured]:
     """State both ends of a leakage interval, and the estimate between them where there is one.
 
     Args:
         access: what the probes saw, for the lower end; the upper end says for whom it holds itself.
+        null: the same of versions that were trained again.
+        rows: suffix of the metrics' names that says on which rows, where it is not on those that decide.
     """
-    stated = [
-        shown(INTERVAL, "leakage_interval.lower", found.lower, n, access=access),
-        shown(INTERVAL, "leakage_interval.upper", found.upper, n, access=f"{found.access}: {found.by}"),
-    ]
+
+    def beside(number: Callable[[Interval], float | None]) -> Null | None:
+        return mean_and_largest([value for value in map(number, null) if value is not None])
+
+    lower, upper = (f"leakage_interval.{end}{rows}" for end in ("lower", "upper"))
+    stated = [shown(INTERVAL, lower, found.lower, n, access=access, null=beside(lambda one: one.lower))]
+    of_upper = beside(lambda one: one.upper) if found.how != "trivial" else None
+    stated.append(shown(INTERVAL, upper, found.upper, n, access=f"{found.access}: {found.by}", null=of_upper))
     if found.access != "weights":
         by = "weights: whoever holds them computes without the draw"
-        stated.append(shown(INTERVAL, "leakage_interval.upper", found.entropy, n, access=by))
+        stated.append(shown(INTERVAL, upper, found.entropy, n, access=by))
     if found.measured is not None:
-        note = "An estimate for the audit rows; no bound."
-        stated.append(shown(INTERVAL, "noisy_information_nats", found.measured, n, access=access, ci95=found.measured_ci95, note=note))
+        note, metric, ci95 = "An estimate for the audit rows; no bound.", f"noisy_information_nats{rows}", found.measured_ci95
+        again = beside(lambda one: one.measured)
+        stated.append(shown(INTERVAL, metric, found.measured, n, access=access, ci95=ci95, null=again, note=note))
     return stated
 
 
-def of_own_head(own: OwnHead, n: int) -> list[Measured]:
-    """State what a method's own private head says of itself: it was trained against, so it never decides."""
-    access = "the method's own private head"
-    return [
-        shown(OWN_HEAD, "own_head.balanced_accuracy", own.balanced_accuracy, n, access=access, ci95=own.ci95, reference=own.chance),
-        shown(OWN_HEAD, "own_head.v_information_nats", own.v_information, n, access=access),
-        shown(OWN_HEAD, "own_head.below_chance", float(own.alarm), n, access=access),
-    ]
+def of_own_head(own: OwnHead, n: int, *, null: Sequence[OwnHead] = (), rows: str = "") -> list[Measured]:
+    """State what a method's own private head says of itself: it was trained against, so it never decides.
+
+    Args:
+        null: the heads of the same removal from other seeds.
+        rows: suffix of the metrics' names that says on which rows, where it is not on those that decide.
+    """
+    stated = []
+    for name, value, ci95, reference, others in (
+        ("balanced_accuracy", own.balanced_accuracy, own.ci95, own.chance, [one.balanced_accuracy for one in null]),
+        ("v_information_nats", own.v_information, None, None, [one.v_information for one in null]),
+        ("below_chance", float(own.alarm), None, None, [float(one.alarm) for one in null]),
+    ):
+        how: dict[str, Any] = {"access": "the method's own private head", "ci95": ci95, "reference": reference}
+        stated.append(shown(OWN_HEAD, f"own_head.{name}{rows}", value, n, null=mean_and_largest(others), **how))
+    return stated
 
 
 def of_membership(

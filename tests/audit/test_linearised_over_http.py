@@ -80,6 +80,7 @@ def assert_both_versions_are_told_of(told: dict[str, Any], data: Digits) -> None
     auc, quiet = found["AUC of telling forgotten from kept"], found["AUC of telling forgotten from kept, without the noise"]
     assert told["removals"] == 8 and "mu" in told["limits"]
     assert min(float(auc["ci95"][0]), float(quiet["ci95"][0])) > float(auc["null"]["limit"])  # the change shows, through the noise too
+    assert abs(float(quiet["null"]["mean"]) - float(auc["null"]["mean"])) < 0.2  # of the same others, without noise
     late = found["AUC by the version after alone"]
     assert late["access"] == "outputs of the version after" and late["null"] is not None
     assert abs(float(late["value"]) - 0.5) < abs(float(auc["value"]) - 0.5)
@@ -91,7 +92,7 @@ def assert_both_versions_are_told_of(told: dict[str, Any], data: Digits) -> None
 @pytest.mark.slow
 def test_a_version_s_scores_stand_beside_refits_with_noise_only_where_the_version_has_it(live: Live, data: Digits, tmp_path: Path) -> None:
     model = fresh(live, data, tmp_path, release={"rank": 256, "sigma": 0.8})
-    body = {"audits": ["utility", "distance", "probes"], "attribute": "hand"}
+    body = {"audits": ["utility", "distance", "probes", "decoder"], "attribute": "hand", "counts": {"decoder_steps": 30, "pictures": 1}}
 
     first = said_by(live, live.job(live.client.post(f"/models/{model}/versions/1/audit", json=body)))["predicate"]["findings"]
     live.job(live.forget(model, ids=data.of(role="user")[:30]))
@@ -102,6 +103,10 @@ def test_a_version_s_scores_stand_beside_refits_with_noise_only_where_the_versio
     for found in (bare, noisy):
         scores = [f for f in found.values() if f["audit"] in ("utility", "distance", "fairness")]
         assert len(scores) > 6 and all(f["null"] is not None and "2 refits" in f["says"] for f in scores)
+        drawn = [f for f in found.values() if f["audit"] == "decoder" and "other images" not in f["metric"]]
+        assert len(drawn) == 3 and all(f["null"] is not None for f in drawn)
+        beyond = next(f for f in drawn if f["metric"].startswith("what the version tells of an image that it was fitted on"))
+        assert beyond["n"] >= 20 and "2 refits without as many others" in beyond["says"]
         assert "demographic_parity_difference" in found and found["retrainings"]["value"] == "2"
         assert len({found[f"v_information_upper95_nats{name}"]["value"] for name in ("", ".retrained_1", ".retrained_2")}) == 3
     assert float(noisy[kl]["null"]["mean"]) > 1.5 * float(bare[kl]["null"]["mean"]) > 0  # two draws of noise lie between refits of releases

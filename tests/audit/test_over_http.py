@@ -58,6 +58,13 @@ def test_an_audit_changes_nothing_and_its_statement_and_evidence_verify_offline(
     assert {p.name for p in folder.iterdir()} >= {"membership-roc.svg", "membership-roc.csv", "decoder.csv", "decoder-strip.png"}
     redrawn = next(f for f in said["findings"] if f["metric"].startswith("what the version tells of an image that it was fitted on"))
     assert redrawn["n"] == 200 and redrawn["power"]["planted"] == 1 and redrawn["null"] is not None
+    told_of = {f["metric"]: f for f in said["findings"] if f["audit"] == "decoder"}
+    beside = [told_of[metric] for metric in ("information about the image, nats a dimension", "bits a dimension, told what is served")]
+    rows = {row["told"]: row for row in csv.DictReader((folder / "decoder.csv").read_text().splitlines())}
+    for found, column in zip(beside, ("gain_nats", "bits_a_dimension"), strict=True):
+        again = [float(rows[f"retrained {number}"][column]) for number in (1, 2)]
+        assert len({found["value"], *(rows[f"retrained {number}"][column] for number in (1, 2))}) == 3
+        assert [float(found["null"][end]) for end in ("mean", "limit")] == pytest.approx([sum(again) / 2, max(again)], rel=1e-6)
     accuracy = next(f for f in said["findings"] if f["metric"] == "accuracy")
     counted = before["utility"][0]["after"]
     assert float(accuracy["value"]) == pytest.approx(counted["correct"] / counted["n"])
@@ -118,7 +125,7 @@ def test_membership_sees_planted_canaries_or_is_void_and_says_so_in_words(live: 
     assert float(compared["KL, nats, from the retrained version: attacked rows, as it is"]["value"]) > 0
     assert float(compared["steps to learn again: attacked rows, retrained"]["value"]) > 0
     told = [f for f in said["findings"] if f["power"]]
-    assert sum(f["null"] is not None for f in told) == 2  # the attack's AUC and its distance; rates stand beside them
+    assert all(f["null"] is not None for f in told) and {f["metric"] for f in told} >= {"TPR at FPR 0.01", "TPR at FPR 0.001"}
     for found in told:
         blind = 2 * found["power"]["caught"] < found["power"]["planted"]
         assert (found["answer"] == "void") or not blind
@@ -135,6 +142,7 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     scores = {f["metric"]: f for f in said["findings"] if f["null"]}
     decided = [f for f in said["findings"] if f["threshold"] is not None]
     fair = {name: scores.pop(name) for name in list(scores) if scores[name]["audit"] == "fairness"}
+    assert scores.pop("leakage_interval.lower")["audit"] == "interval"
     assert "demographic_parity_difference" in fair and all(0 <= float(f["value"]) <= 1 for f in fair.values())
     assert set(scores) == {"v_information_upper95_nats"} | {
         f"{reader}.{what}" for reader in ("linear", "mlp", "trees")
@@ -153,6 +161,7 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     assert {row["retrainings"] for row in listed} == {"2"}
     ends = {f["metric"]: f for f in said["findings"] if f["audit"] == "interval"}
     lower, upper = (ends[f"leakage_interval.{end}"] for end in ("lower", "upper"))
+    assert lower["null"] is not None and upper["null"] is None  # H(v) is no score
     assert float(lower["value"]) <= float(upper["value"]) <= np.log(2) + 1e-8 and upper["access"] == "weights: H(v) (trivial)"
     assert said["answer"] in ("refused", "void")  # a hundred balanced rows cannot certify so little of a random attribute
 

@@ -51,7 +51,18 @@ def test_core_rows_without_the_attribute_need_data_all_and_samples_then_go_by_re
     assert said["guarantee"][0]["name"] == "equal_to_retrain" and "user samples" in said["guarantee"][0]["theorem"]
     figures = {figure["name"]: figure for figure in said["attributes"][0]["figures"]}
     assert figures["retrainings"]["value"] == "2" and "accuracy_drop.retrained_apart" not in figures  # the network saw both halves
-    fetched(site, "bare", site.version("bare")["number"], tmp_path)
+    whole = ("accuracy_drop.chooses", "demographic_parity_difference.after.chooses")
+    assert {f"{name}.null_{what}" for name in whole for what in ("mean", "largest")} <= set(figures)  # so whole trainings stand beside
+    latest = site.version("bare")["number"]
+    fetched(site, "bare", latest, tmp_path)
+    body = {"audits": ["utility", "distance", "probes"], "attribute": "group"}
+    audit = site.job(site.client.post(f"/models/bare/versions/{latest}/audit", json=body))
+    found = [f for f in statement(site, f"/jobs/{audit['id']}/certificate")["findings"] if f["audit"] in ("utility", "distance", "fairness")]
+    assert len(found) > 6 and all(f["null"] is not None and "2 versions trained again from other seeds" in f["says"] for f in found)
+    accuracy = next(f for f in found if f["metric"] == "accuracy")
+    assert abs(float(accuracy["null"]["mean"]) - float(accuracy["value"])) < 0.05
+    kl = next(f for f in found if f["metric"].startswith("KL"))
+    assert 0 < float(kl["null"]["mean"])  # other seeds give other answers
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ from workers.telling import decoding
 NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
 
 
-def stated(*, thumbnail: float) -> list[dict[str, object]]:
+def stated(*, thumbnail: float, again: bool = True) -> list[dict[str, Any]]:
     """What a decoder's audit says if a planted thumbnail saves so many nats an image."""
     jitter = torch.sin(torch.arange(50, dtype=torch.float64))
     scores = {
@@ -26,9 +28,13 @@ def stated(*, thumbnail: float) -> list[dict[str, object]]:
         "served": Scored(NATS - 5 + jitter, 64),
         "shuffled": Scored(NATS + jitter, 64),
         "thumbnail": Scored(NATS - thumbnail + jitter, 64),
+        "retrained 1": Scored(NATS - 4 + jitter, 64),
+        "retrained 2": Scored(NATS - 6 + jitter, 64),
     }
+    if not again:
+        scores = {name: score for name, score in scores.items() if "retrained" not in name}
     gains = {name: gain(scores["nothing"], score) for name, score in scores.items() if name != "nothing"}
-    return [document(one) for one in _stated(scores, gains)]
+    return [document(one) for one in _stated(scores, gains, "What they are.")]
 
 
 def test_a_decoder_that_sees_a_planted_thumbnail_reports_and_one_that_does_not_is_void_in_words() -> None:
@@ -37,6 +43,18 @@ def test_a_decoder_that_sees_a_planted_thumbnail_reports_and_one_that_does_not_i
     assert seen["answer"] == "reported" and "was seen" in str(seen["says"])
     assert unseen["answer"] == "void" and "void" in str(unseen["says"])
     assert unseen["power"] == {"planted": 1, "caught": 0}
+
+
+def test_what_a_decoder_finds_stands_beside_retrained_versions_and_who_is_told_of_other_images_is_a_figure_of_its_own() -> None:
+    told, own, bits = stated(thumbnail=60)
+    alone = stated(thumbnail=60, again=False)
+
+    saved = {name: (5 - float(torch.sin(torch.arange(50.0)).mean())) / 64 + more / 64 for name, more in (("1", -1), ("2", 1), ("own", 0))}
+    assert float(told["value"]) == pytest.approx(saved["own"], rel=1e-4)
+    assert [float(told["null"][end]) for end in ("mean", "limit")] == pytest.approx([saved["own"], saved["2"]], rel=1e-4)
+    assert abs(float(own["value"])) < 0.001 < float(told["value"])
+    assert float(bits["null"]["limit"]) > float(bits["value"]) == pytest.approx(float(bits["null"]["mean"]))
+    assert [one["null"] for one in alone] == [None] * 3 and all("What they are." in str(one["says"]) for one in (told, bits, alone[0]))
 
 
 @pytest.mark.parametrize(("thumbnail", "answer"), [(20.0, "reported"), (3.0, "void")])

@@ -11,7 +11,7 @@ from models.linear.core import encode, plain_core
 from models.linear.statistics import Rows, digest, merge, subtract, zeros
 from models.nets import Architecture
 from workers.artifacts import in_final_half
-from workers.halves import DIVISIONS, NOBODY, Halves, divisions, of_fixed_features
+from workers.halves import DIVISIONS, NOBODY, divisions, of_fixed_features
 from workers.refitting import refitted
 
 CORE = plain_core(Architecture(name="linear", input_shape=(5,), classes=3), range=8.0, ridge=1.0, target=5.0)
@@ -42,15 +42,6 @@ def test_an_odd_row_is_in_neither_half_and_of_a_single_one_there_are_none() -> N
     alone = of_fixed_features(CORE, BASE, part(torch.tensor([0])))
 
     assert alone.pairs == () and alone.why == alone.note == NOBODY
-    assert alone.null_of(lambda weights: 1.0) is None
-
-
-def test_the_null_is_the_mean_and_the_largest_of_the_refits_scores() -> None:
-    numbers = [torch.tensor(float(n)) for n in (1, 4, 10, 11)]
-    found = Halves(((numbers[0], numbers[1]), (numbers[2], numbers[3])))
-
-    assert found.null_of(float) == (6.5, 11.0)
-    assert found.null_of(lambda weights: float(weights) if weights < 5 else None) == (2.5, 4.0)  # a score that is withheld has no null
 
 
 def test_a_whole_model_s_halves_add_up_to_it_and_are_chosen_by_the_rows_ids() -> None:
