@@ -63,7 +63,7 @@ def forget(
     delta: Annotated[float | None, typer.Option(help="With --epsilon.")] = None,
     nats: Annotated[float | None, typer.Option(help="The same as a largest Kullback-Leibler divergence, instead of both.")] = None,
     most_passes: Annotated[int | None, typer.Option(help="Of cg and sgd, over the rows that stay: then the request is refused.")] = None,
-    audit: Annotated[list[str] | None, typer.Option(help="membership; differencing, not by retrain; decoder, by exact.")] = None,
+    audit: Annotated[list[str] | None, typer.Option(help="membership; differencing and decoder, not by retrain.")] = None,
     reason: Annotated[str | None, typer.Option(
         help="gdpr-17, consent-withdrawn, ccpa-1798.105, court-order, data-quality or other.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference; no personal data.")] = None,

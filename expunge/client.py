@@ -155,7 +155,7 @@ class Client:
             guarantee: `epsilon` and `delta`, or `nats`: what a linearised model's release must keep to.
             options: `most_passes` of `cg` and `sgd`.
             audits: beside the proof, in the job's evidence: `membership`, the attack before and after; but for `retrain` `differencing`,
-                what whoever holds both versions can tell; by `exact` also `decoder`, what both versions' answers show of images.
+                what whoever holds both versions can tell, and `decoder`, what both versions' answers show of images.
         """
         if everything:
             asked: Json = {"kind": "everything"}

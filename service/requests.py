@@ -33,8 +33,8 @@ WHY = {
 
 AUDITS = {
     "exact": ("membership", "differencing", "decoder"),
-    "cg": ("membership", "differencing"),
-    "sgd": ("membership", "differencing"),
+    "cg": ("membership", "differencing", "decoder"),
+    "sgd": ("membership", "differencing", "decoder"),
     "retrain": ("membership",),
 }
 """What can be measured beside the proof, by method; by `retrain` of a model of fixed features without a removed attribute alone."""

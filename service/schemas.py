@@ -121,8 +121,8 @@ class ForgetBody(In):
     audits: Annotated[list[RequestAudit], Field(max_length=3)] = []
     """Of samples: what to measure beside the proof, shown in the job's evidence. `membership`, by `exact`, `cg` and `sgd`, takes about a
     minute; of a linearised model that is too large it says so instead. `differencing`, by `exact`, `cg` and `sgd` (what whoever holds
-    both versions can tell, and what is left once one is withdrawn), takes seconds. By `exact` alone: `decoder` (images redrawn from what is
-    served) takes half a minute or more; its pictures of forgotten samples are destroyed with the version before."""
+    both versions can tell, and what is left once one is withdrawn), takes seconds. `decoder`, by the same (images redrawn from what is
+    served), takes half a minute or more; its pictures of forgotten samples are destroyed with the version before."""
     reason: Reason | None = None
     reference: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._/-]{1,64}$")] | None = None
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from models.audit.utility import SMALLEST
 from models.progress import Progress
-from workers import differenced_releases, released, retrained
+from workers import decoded_releases, differenced_releases, released, retrained
 from workers.artifacts import Shelf
 from workers.attacked import attacked
 from workers.auditing import phase
@@ -36,6 +36,7 @@ AUDITS: dict[str, Beside] = {"membership": attacked, "differencing": differenced
 OF_RELEASES: dict[str, Callable[[released.Release, Progress], Shown]] = {
     "membership": released.attacked,
     "differencing": differenced_releases.differenced,
+    "decoder": decoded_releases.decoded,
 }
 """Of a linearised model's methods."""
 OF_RETRAINING: dict[str, Callable[[retrained.Retrained, Progress], Shown]] = {"membership": retrained.attacked}

@@ -75,11 +75,11 @@ GONE_SHARED = (
     ),
 )
 GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "sealed, key destroyed when the rollback window ends"),)
-GONE_SHADOWS = (("models fitted for an audit, with the forget set and without it", "in memory only, never stored; dropped with the job"),)
+GONE_SHADOWS = (("models that audits fit, with the forget set and without it", "in memory only, never stored; dropped with the job"),)
 """Beside the weights, what was made from user samples, and what became of it."""
 
-SHADOWED = "membership-before-roc.csv"
-"""The file of evidence that is there where models were fitted for an audit."""
+SHADOWED = {"membership-before-roc.csv", "differencing.csv", "decoder.csv"}
+"""Files of evidence of audits that fit models."""
 
 
 def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str, Any], hardware: Mapping[str, Any]) -> Signed:
@@ -206,7 +206,7 @@ def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str
     goes: tuple[tuple[str, str], ...] = GONE_ERASING if erasing else GONE
     if outcome["spec"].get("linearize"):
         goes = GONE_LINEARISED + (GONE_SHARED if outcome.get("solver", {}).get("shared") else GONE_ALONE)
-    goes += GONE_SHADOWS if SHADOWED in (outcome.get("evidence") or {}) else ()
+    goes += GONE_SHADOWS if SHADOWED & set(outcome.get("evidence") or {}) else ()
     goes += GONE_PICTURES if pictures.blobs(outcome.get("evidence")) else ()
     return facts.Model(
         name=model.name,

@@ -9,7 +9,8 @@ better than who is told nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from torch import Tensor
 
 from models.audit import decoder
 from models.audit.decoder import Gain, Scored
-from models.audit.findings import SERVED
+from models.audit.findings import mean_and_largest, shown
 from models.data import Samples
 from models.guarantee import Measured
 from models.linear.core import encode, logits_of_rows
 from models.progress import Progress
 from service.policies import AUDITS
-from workers.artifacts import among, rows_with_role, samples_of
+from workers.artifacts import Shelf, among, rows_with_role, samples_of
 from workers.attributed import tables
 from workers.audit_figures import table
 from workers.beyond import MOST_JUDGED, NOT_A_BOUND, REFITS, beyond, saved
@@ -35,42 +36,65 @@ from workers.judging import SEED
 from workers.strips import strip
 from workers.telling import NOTHING, THUMBNAIL, tell, thumbnail
 
-VERSIONS = ("before", "after")
+TAUGHT = ("before", "after")
 """Whose answers a decoder is trained on."""
 
 SAME = "The version after equals the retrained one to the bit, by its hash: what is served for an image is the same, so its score is too."
 
 
+@dataclass(frozen=True)
+class Foretold:
+    """What decoders are told of which images."""
+
+    learn: Samples
+    """Audit images."""
+    judge: Samples
+    """Forgotten ones."""
+    served: Mapping[str, tuple[Tensor, Tensor]]
+    """What each version serves for either: before, after, and refits without others besides, `other 1` and on."""
+    than: str
+    """The version that others are compared with."""
+    seen: tuple[str, ...]
+    """Versions of which is said what they tell beyond that one."""
+    note: str = ""
+    """Of that version, in a sentence."""
+
+
 def decoded(removal: Forgotten, progress: Progress) -> Shown:
     """Foretell the forgotten images from what the versions before and after serve."""
-    learn, judge = _images(removal)
+    learn, judge = images_of(removal.plan, removal.shelf, removal.keep, set(removal.gone.ids))
+    one = Foretold(learn, judge, _served(removal, learn, judge), than="after", seen=("before",), note=SAME)
+    return foretold(one, {"retrained": SAME}, progress)
+
+
+def foretold(one: Foretold, said: Mapping[str, Any], progress: Progress) -> Shown:
+    """Train the decoders, and have them foretell the forgotten images from what each version serves."""
+    learn, judge = one.learn, one.judge
     if len(learn) < 2 * decoder.HELD_OUT:
         return Shown(told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}))
     rules = AUDITS["audits"]["decoder"]
-    served = _served(removal, learn, judge)
-    known = {THUMBNAIL: thumbnail(learn.inputs)} | {name: served[name][0] for name in VERSIONS}
+    known = {THUMBNAIL: thumbnail(learn.inputs)} | {name: one.served[name][0] for name in TAUGHT}
     fitted = tell(learn.inputs, known, rules["steps"], progress)
     scores = {
         NOTHING: decoder.nll(fitted[NOTHING], judge.inputs, None),
         THUMBNAIL: decoder.nll(fitted[THUMBNAIL], judge.inputs, thumbnail(judge.inputs)),
     }
-    told_of = {name: known[1] for name, known in served.items()}
-    told_scores, gains = beyond([fitted[one] for one in VERSIONS], told_of, judge.inputs, than="after")
+    told_of = {name: pair[1] for name, pair in one.served.items()}
+    told_scores, gains = beyond([fitted[name] for name in TAUGHT], told_of, judge.inputs, than=one.than)
     planted = decoder.gain(scores[NOTHING], scores[THUMBNAIL])
     scores |= told_scores
-    shown = [document(one) for one in _stated(scores, gains, planted)]
+    shown = [document(each) for each in _stated(one, scores, gains, planted)]
     few = slice(0, rules["pictures"])
-    then, now = (served[name][1] for name in VERSIONS)
+    then, now = (one.served[name][1] for name in TAUGHT)
     drawn = strip(fitted["after"], now[few], judge.inputs[few], learn.inputs, before=(fitted["before"], then[few]))
-    said = {"retrained": SAME, "steps": rules["steps"], "findings": shown}
-    return Shown(told("decoder", said) | {"decoder.csv": _csv(scores, gains)}, {"decoder-strip.png": drawn})
+    files = told("decoder", {**said, "steps": rules["steps"], "findings": shown}) | {"decoder.csv": _csv(one.than, scores, gains)}
+    return Shown(files, {"decoder-strip.png": drawn})
 
 
-def _images(removal: Forgotten) -> tuple[Samples, Samples]:
+def images_of(plan: Mapping[str, Any], shelf: Shelf, keep: Set[str], gone: Set[str]) -> tuple[Samples, Samples]:
     """The audit images that the model still holds, and forgotten ones."""
-    plan, gone = removal.plan, set(removal.gone.ids)
     shape, classes = tuple(plan["dataset"]["shape"]), plan["spec"]["classes"]
-    blocks = [block for _, block in tables(plan, removal.shelf, removal.keep | gone)]
+    blocks = [block for _, block in tables(plan, shelf, {*keep, *gone})]
     judge = samples_of(pa.concat_tables(block.filter(among(block["sample_id"], gone)) for block in blocks), shape, classes)
     chosen = np.random.default_rng(SEED).permutation(len(judge))[:MOST_JUDGED]
     return samples_of(rows_with_role(blocks, "audit"), shape, classes), judge.select(torch.from_numpy(chosen))
@@ -90,20 +114,27 @@ def _served(removal: Forgotten, learn: Samples, judge: Samples) -> dict[str, tup
     return found
 
 
-def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Gain) -> list[Measured]:
-    null = [gain for name, gain in gains.items() if name != "before"]
-    what = "what the version before tells of a forgotten image beyond the version after, nats a dimension"
-    told, n = saved(gains["before"], null, planted, what), gains["before"].n
-    bits = []
-    for name, note in (("before", NOT_A_BOUND), ("after", f"{NOT_A_BOUND} {SAME}")):
-        metric = f"bits a dimension of a forgotten image, told by the version {name}"
-        bits.append(Measured(audit="decoder", access=SERVED, metric=metric, value=scores[name].bits, ci95=None, n=n, note=note))
-    return [told, *bits]
+def _stated(one: Foretold, scores: Mapping[str, Scored], gains: Mapping[str, Gain], planted: Gain) -> list[Measured]:
+    others = [name for name in gains if name.startswith("other ")]
+    null, n = [gains[name] for name in others], planted.n
+    than = "the version after" if one.than == "after" else f"a {one.than} one"
+    stated = []
+    for name in one.seen:
+        what = f"what the version {name} tells of a forgotten image beyond {than}, nats a dimension"
+        stated.append(saved(gains[name], null, planted, what))
+    bits = mean_and_largest([scores[name].bits for name in others])
+    for name in dict.fromkeys((*TAUGHT, one.than)):
+        version = f"a {name} version" if name == "retrained" else f"the version {name}"
+        note = f"{NOT_A_BOUND} {one.note}" if name == one.than else NOT_A_BOUND
+        metric = f"bits a dimension of a forgotten image, told by {version}"
+        stated.append(shown("decoder", metric, scores[name].bits, n, null=bits, note=note.strip()))
+    return stated
 
 
-def _csv(scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> bytes:
+def _csv(than: str, scores: Mapping[str, Scored], gains: Mapping[str, Gain]) -> bytes:
     rows: list[tuple[Any, ...]] = []
-    for name, score in (*scores.items(), ("retrained", scores["after"])):
+    same = (("retrained", scores["after"]),) if than == "after" else ()
+    for name, score in (*scores.items(), *same):
         found = gains.get(name)
         rows.append((name, score.mean, score.bits, *((found.value, *found.ci95) if found else ("", "", "")), len(score.nats)))
-    return table(("told_by", "nats_a_dimension", "bits_a_dimension", "less_than_after_nats", "low", "high", "images"), rows)
+    return table(("told_by", "nats_a_dimension", "bits_a_dimension", f"less_than_{than}_nats", "low", "high", "images"), rows)

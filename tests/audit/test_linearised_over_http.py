@@ -55,7 +55,7 @@ def test_a_request_with_a_membership_audit_has_the_attack_beside_its_proof(live:
     assert told["shadows"] == {"held": 32, "forgotten": 32, "unseen": 100} and "proved mu" in told["verdict"]
     said = statement(live, model)["predicate"]
     assert any("mu bounds what the released weights tell" in assumed for assumed in said["assumptions"])
-    assert "models fitted for an audit, with the forget set and without it" in [s["what"] for s in said["model"]["auxiliaryState"]]
+    assert "models that audits fit, with the forget set and without it" in [s["what"] for s in said["model"]["auxiliaryState"]]
     found = {f["metric"]: f for f in told["findings"]}
     held, own = found["AUC by shadows that have not forgotten"], found["AUC of telling forgotten from unseen"]
     assert float(held["reference"]) > float(held["null"]["limit"])  # before, they show
@@ -87,6 +87,30 @@ def assert_both_versions_are_told_of(told: dict[str, Any], data: Digits) -> None
     assert all(0.2 < float(found[metric]["null"]["mean"]) < 0.8 for metric in ("AUC of telling forgotten from kept", "AUC without labels"))
     assert {f["answer"] for f in told["findings"]} == {"reported"}
     assert not any(sample in json.dumps(told) for sample in data.ids)
+
+
+@pytest.mark.slow
+def test_a_decoder_is_told_of_the_version_before_of_the_release_and_of_a_retrained_one(live: Live, data: Digits, tmp_path: Path) -> None:
+    model = fresh(live, data, tmp_path)
+
+    job = live.job(live.forget(model, ids=data.of(role="user")[:40], audits=["decoder"]))
+    told = live.client.get(f"/jobs/{job['id']}/evidence/decoder.json").raise_for_status().json()
+    listed = live.client.get(f"/jobs/{job['id']}/evidence/decoder.csv").raise_for_status().text.splitlines()
+    picture = live.client.get(f"/jobs/{job['id']}/evidence/decoder-strip.png").raise_for_status().content
+    gone = [each["what"] for each in statement(live, model)["predicate"]["model"]["auxiliaryState"]]
+
+    rows = {row["told_by"]: row for row in csv.DictReader(listed)}
+    assert set(rows) == {"nothing", "thumbnail", "before", "after", "retrained", "other 1", "other 2"}
+    assert picture.startswith(b"\x89PNG") and "mu" in told["verdict"] and "noise of its own" in told["retrained"]
+    found = {f["metric"]: f for f in told["findings"]}
+    for name in ("before", "after"):
+        one = found[f"what the version {name} tells of a forgotten image beyond a retrained one, nats a dimension"]
+        assert one["power"] == {"planted": 1, "caught": 1} and one["answer"] == "reported" and one["n"] == 40
+        assert float(one["value"]) == pytest.approx(float(rows[name]["less_than_retrained_nats"]), rel=1e-6)
+        assert abs(float(one["value"])) < 0.03 and float(one["null"]["limit"]) < 0.03
+    assert len({rows[name]["bits_a_dimension"] for name in rows}) == len(rows)
+    fitted = "models that audits fit, with the forget set and without it"
+    assert {fitted, "pictures of forgotten samples in the evidence of an audit"} <= set(gone)
 
 
 @pytest.mark.slow
@@ -153,9 +177,6 @@ def test_where_nothing_can_be_estimated_the_evidence_says_why_and_the_samples_ar
 
     few = live.job(live.forget(model, ids=users[:3], audits=["membership"]))
     rest = live.job(live.forget(model, ids=users[3:USERS], audits=["membership"]))
-    unknown = live.forget(model, ids=users[:1], audits=["decoder"])
 
     for job in (few, rest):
         assert set(live.client.get(f"/jobs/{job['id']}/evidence/membership.json").raise_for_status().json()) == {"withheld"}
-    assert (unknown.status_code, unknown.json()["code"]) == (422, "audits_unsupported")
-    assert unknown.json()["detail"] == "With method cg a request can have these audits: membership, differencing."

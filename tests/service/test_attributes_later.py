@@ -57,12 +57,13 @@ def test_core_rows_without_the_attribute_need_data_all_and_samples_then_go_by_re
     fetched(site, "bare", latest, tmp_path)
     body = {"audits": ["utility", "distance", "probes"], "attribute": "group"}
     audit = site.job(site.client.post(f"/models/bare/versions/{latest}/audit", json=body))
-    found = [f for f in statement(site, f"/jobs/{audit['id']}/certificate")["findings"] if f["audit"] in ("utility", "distance", "fairness")]
+    stated = statement(site, f"/jobs/{audit['id']}/certificate")["findings"]
+    found = [f for f in stated if f["audit"] in ("utility", "distance", "fairness")]
     assert len(found) > 6 and all(f["null"] is not None and "2 versions trained again from other seeds" in f["says"] for f in found)
     accuracy = next(f for f in found if f["metric"] == "accuracy")
     assert abs(float(accuracy["null"]["mean"]) - float(accuracy["value"])) < 0.05
     kl = next(f for f in found if f["metric"].startswith("KL"))
-    assert 0 < float(kl["null"]["mean"])  # other seeds give other answers
+    assert float(kl["null"]["mean"]) > 0  # other seeds give other answers
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 from expunge import audited
 from models.audit import decoder
 from models.audit.decoder import Scored, gain
+from models.data import Samples
 from models.guarantee import Measured, Power
 from workers import decoded
 from workers.beyond import beyond
@@ -17,6 +18,7 @@ from workers.documents import document
 from workers.strips import _stated, nearest, png
 from workers.telling import decoding
 
+NO_ROWS = [Samples(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ())] * 2
 NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
 
 
@@ -64,13 +66,36 @@ def test_a_removal_s_decoder_is_void_unless_a_thumbnail_saves_more_than_any_refi
     scores = {name: Scored(NATS - saved - jitter * number, 64) for number, (name, saved) in enumerate(saves.items())}
     gains = {name: gain(scores["after"], scores[name]) for name in ("before", "other 1", "other 2")}
 
-    said = document(decoded._stated(scores, gains, gain(scores["nothing"], scores["thumbnail"]))[0])
+    one = decoded.Foretold(*NO_ROWS, {}, than="after", seen=("before",), note="What it is.")
+    said, *bits = map(document, decoded._stated(one, scores, gains, gain(scores["nothing"], scores["thumbnail"])))
 
     ends = [abs(bound) for name in ("other 1", "other 2") for bound in gains[name].ci95]
     assert said["answer"] == answer and said["power"] == {"planted": 1, "caught": int(answer == "reported")}
     assert float(said["null"]["limit"]) == pytest.approx(max(ends)) and max(ends) > 0.1
     assert float(said["null"]["mean"]) == pytest.approx((gains["other 1"].value + gains["other 2"].value) / 2)
     assert float(said["value"]) == pytest.approx(gains["before"].value)
+    assert [float(each["value"]) for each in bits] == pytest.approx([scores[name].bits for name in ("before", "after")])
+    others = [scores[name].bits for name in ("other 1", "other 2")]
+    assert all([float(each["null"][end]) for end in ("mean", "limit")] == pytest.approx([sum(others) / 2, max(others)]) for each in bits)
+    assert ["What it is." in each["says"] for each in bits] == [False, True]
+
+
+def test_a_release_s_decoder_tells_of_both_versions_beyond_a_retrained_one() -> None:
+    saves = {"nothing": 0.0, "thumbnail": 20.0, "before": 2.0, "after": 1.0, "retrained": 0.5, "other 1": 0.5, "other 2": 0.6}
+    scores = {name: Scored(NATS - saved, 64) for name, saved in saves.items()}
+    gains = {name: gain(scores["retrained"], scores[name]) for name in ("before", "after", "other 1", "other 2")}
+    one = decoded.Foretold(*NO_ROWS, {}, than="retrained", seen=("before", "after"))
+
+    said = [document(each) for each in decoded._stated(one, scores, gains, gain(scores["nothing"], scores["thumbnail"]))]
+
+    assert [each["metric"] for each in said] == [
+        "what the version before tells of a forgotten image beyond a retrained one, nats a dimension",
+        "what the version after tells of a forgotten image beyond a retrained one, nats a dimension",
+        *(f"bits a dimension of a forgotten image, told by {name}" for name in ("the version before", "the version after",
+                                                                                "a retrained version")),
+    ]  # fmt: skip
+    assert [float(each["value"]) for each in said[:2]] == pytest.approx([1.5 / 64, 0.5 / 64])
+    assert all(each["null"] is not None for each in said)
 
 
 def test_versions_are_told_apart_by_the_same_decoders_so_that_equal_answers_save_exactly_nothing() -> None:
