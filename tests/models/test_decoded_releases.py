@@ -20,12 +20,16 @@ from workers.fitted import LINEARISED_REFITS
 
 def removal(problem: Linearised) -> Any:
     """The mislabelled digits are gone."""
-    stay = problem.user.select(torch.arange(GONE, len(problem.user)))
-    kept = SimpleNamespace(user=stay, core=problem.core_samples)
-    rows = SimpleNamespace(kept=lambda gone: kept)
+    gone = set(problem.user.ids[:GONE])
+
+    def kept(without: set[str]) -> Any:
+        stay = torch.tensor([name not in without for name in problem.user.ids]).nonzero()[:, 0]
+        return SimpleNamespace(user=problem.user.select(stay), core=problem.core_samples)
+
+    rows = SimpleNamespace(kept=kept)
     model = SimpleNamespace(weights=problem.minimiser(), core=problem.core)
     plan = {"spec": {"classes": list(range(10))}}
-    return SimpleNamespace(plan=plan, model=model, rows=rows, gone=set(), user=set(range(GONE)), after=problem.minimiser(GONE), most=400)
+    return SimpleNamespace(plan=plan, model=model, rows=rows, gone=gone, user=gone, after=problem.minimiser(GONE), most=400)
 
 
 @pytest.fixture
