@@ -2,7 +2,8 @@
 
 Floating-point sums depend on their order, and these cannot be integers: the products have no scale that is known before them, and a
 rounding to one would be an error that the theorem does not count. So every block is summed alone, by one process, and the sums of blocks
-are added in the order of the blocks: the same bits whoever had which part, and the same as from one process, which adds block by block too.
+are added in the order of the blocks: the same bits whoever had which part, and the same as from one process, which adds block by block too,
+where all have the same kind of device.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from models.device import accelerator
 from models.linear.descent import Way
 from models.linear.quadratic import slope, total
 from models.linear.tangent import prepare
@@ -47,7 +49,7 @@ def part(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any
     report.plan = {"loading": 0.05, PHASE: 0.95}
     report.phase("loading")
     core, w = linearised.core_of(plan, shelf, plan["core"]), _tensor(shelf, plan["at"], "w")
-    exact, classes, written = core.tangent.double(), plan["spec"]["classes"], list[dict[str, Any]]()
+    exact, classes, written = core.tangent.double().on(accelerator()), plan["spec"]["classes"], list[dict[str, Any]]()
     report.phase(PHASE)
     for number, table in tables(plan, shelf):
         user, core_rows = (linearised.samples(rows_with_role([table], role), plan, classes) for role in ("user", "core"))

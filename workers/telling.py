@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from models.audit import decoder
 from models.audit.decoder import Decoder, Decoding
+from models.device import accelerator
 from models.progress import Progress
 from workers.judging import SEED
 
@@ -35,7 +35,7 @@ def tell(images: Tensor, known: Mapping[str, Tensor], steps: int, progress: Prog
         known: `[n, ...]` each, what is told of them.
         steps: of the first decoder. Each of the others goes on from it.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(accelerator())
     how = decoding(images, steps)
     on = replace(how, steps=max(1, steps // SHARE), rate=GOING_ON)
     told: dict[str, Tensor | None] = {NOTHING: None, **known}

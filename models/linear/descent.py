@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.linear.curvature import Curvature, Preconditioner
 from models.linear.quadratic import Loss, Quadratic, rho
-from models.linear.tangent import STEP, pulled, pushed
+from models.linear.tangent import STEP, away, home, pulled, pushed
 from models.progress import Progress, check, silent
 
 PHASE = "solve"
@@ -177,8 +177,9 @@ def sgd(
         size = rate / largest * 0.5 ** (10 * (quadratic.passes.total - first) // max(most, 1))
         for chosen in torch.split(torch.randperm(count, generator=generator), STEP):
             check(quadratic.stop)
-            part = rows[chosen].to(quadratic.quick.dtype)
-            curved = pulled(quadratic.quick, part, pushed(quadratic.quick, part, v)).double() * (count / len(chosen)) + quadratic.ridge * v
+            part = away(quadratic.quick, rows[chosen])
+            moved = pulled(quadratic.quick, part, pushed(quadratic.quick, part, v))
+            curved = home(moved) * (count / len(chosen)) + quadratic.ridge * v
             speed = momentum * speed - size * (curved - gradient)
             v = v + speed
         quadratic.passes.single += 1

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.linear.tangent import STEP, Tangent, batches, forward, pulled, pushed
+from models.linear.tangent import STEP, Tangent, away, batches, forward, home, pulled, pushed
 from models.progress import Stop, never
 
 
@@ -47,7 +47,7 @@ class Quadratic:
     """L_D(w) = sum_D 1/2 |f0_i + J_i w - t_i|^2 + 1/2 sum_core |J_i w|^2 + L/2 |w|^2, in sum form: L is not multiplied by anything."""
 
     tangent: Tangent
-    """In float64; the gradient is computed with it."""
+    """In float64; the gradient is computed with it, which on any device TF32 and bfloat16 have no part in."""
 
     quick: Tangent
     """The same in the type that products H v may be computed in."""
@@ -93,12 +93,12 @@ class Quadratic:
             v: `[p]` float64.
         """
         self.passes.single += 1
-        total = self.ridge * v
         size = float(v.norm()) or 1.0  # float32 products of a vector of length 1 neither overflow nor vanish
+        found, unit = torch.zeros_like(v, device=self.quick.device), away(self.quick, v / size)
         for rows in (self.rows, self.core):
             for part in batches(self.quick, rows, self.stop):
-                total += size * pulled(self.quick, part, pushed(self.quick, part, v / size)).double()
-        return total
+                found += pulled(self.quick, part, pushed(self.quick, part, unit)).double()
+        return self.ridge * v + size * home(found)
 
     def loss(self, w: Tensor) -> float:
         """Return L_D(w); what tests and figures compare."""
@@ -115,13 +115,14 @@ def slope(tangent: Tangent, rows: Tensor, missed: Tensor, core: Tensor, w: Tenso
         core: `[m, ...]` prepared core rows of the block.
         w: `[p]` float64.
     """
-    found, moved = torch.zeros_like(w), bool(w.any())
+    there, moved = away(tangent, w), bool(w.any())
+    found = torch.zeros_like(there)
     for number, part in enumerate(batches(tangent, rows, stop)):
-        gap = -missed[number * STEP : (number + 1) * STEP]
-        found += pulled(tangent, part, pushed(tangent, part, w) + gap if moved else gap)
+        gap = away(tangent, -missed[number * STEP : (number + 1) * STEP])
+        found += pulled(tangent, part, pushed(tangent, part, there) + gap if moved else gap)
     for part in batches(tangent, core, stop) if moved else ():
-        found += pulled(tangent, part, pushed(tangent, part, w))
-    return found
+        found += pulled(tangent, part, pushed(tangent, part, there))
+    return home(found)
 
 
 def total(w: Tensor, ridge: float, slopes: Iterable[Tensor]) -> Tensor:

@@ -54,9 +54,18 @@ class Tangent:
         """The floating-point type that products are computed in."""
         return self.net.get_parameter(self.names[0]).dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where products are computed."""
+        return self.net.get_parameter(self.names[0]).device
+
     def double(self) -> Tangent:
         """Return the same expansion computed in float64, from the same float32 parameters."""
         return Tangent(copy.deepcopy(self.net).double(), self.names, self.front, self.back)
+
+    def on(self, device: torch.device) -> Tangent:
+        """Return the same expansion computed elsewhere; rows, vectors and results stay on the processor."""
+        return self if device == self.device else Tangent(copy.deepcopy(self.net).to(device), self.names, self.front, self.back)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Cut a vector `[p]` into one tensor a parameter."""
@@ -123,7 +132,7 @@ def prepare(tangent: Tangent, inputs: Tensor, *, progress: Progress = silent, st
 @torch.no_grad()
 def outputs(tangent: Tangent, rows: Tensor, *, stop: Stop = never) -> Tensor:
     """Return the network's own logits `[n, C]` float64 of prepared rows."""
-    found = [tangent.net.run(part, tangent.back).double() for part in batches(tangent, rows, stop)]
+    found = [home(tangent.net.run(part, tangent.back)) for part in batches(tangent, rows, stop)]
     return torch.cat(found) if found else torch.zeros(0, tangent.classes, dtype=torch.float64)
 
 
@@ -134,7 +143,8 @@ def forward(tangent: Tangent, rows: Tensor, vector: Tensor, *, stop: Stop = neve
         rows: `[n, ...]` from `prepare`.
         vector: v `[p]`, of any floating-point type.
     """
-    found = [pushed(tangent, part, vector).double() for part in batches(tangent, rows, stop)]
+    moved = away(tangent, vector)
+    found = [home(pushed(tangent, part, moved)) for part in batches(tangent, rows, stop)]
     return torch.cat(found) if found else torch.zeros(0, tangent.classes, dtype=torch.float64)
 
 
@@ -145,10 +155,10 @@ def backward(tangent: Tangent, rows: Tensor, cotangent: Tensor, *, stop: Stop = 
         rows: `[n, ...]`.
         cotangent: u `[n, C]`.
     """
-    total = torch.zeros(tangent.p, dtype=torch.float64)
+    total = torch.zeros(tangent.p, dtype=torch.float64, device=tangent.device)
     for number, part in enumerate(batches(tangent, rows, stop)):
         total += pulled(tangent, part, cotangent[number * STEP : (number + 1) * STEP])
-    return total
+    return home(total)
 
 
 def jacobian(tangent: Tangent, rows: Tensor) -> Tensor:
@@ -159,29 +169,39 @@ def jacobian(tangent: Tangent, rows: Tensor) -> Tensor:
         out: Tensor = _logits(tangent, named, row[None])[0]
         return out
 
-    found = vmap(jacrev(one), in_dims=(None, 0))(values, rows.to(tangent.dtype))
+    found = vmap(jacrev(one), in_dims=(None, 0))(values, away(tangent, rows))
     return torch.cat([found[name].reshape(len(rows) * tangent.classes, -1) for name in tangent.names], dim=1)
 
 
 def batches(tangent: Tangent, rows: Tensor, stop: Stop) -> Iterator[Tensor]:
-    """Yield prepared rows, `STEP` at a time, in the type that products are computed in."""
+    """Yield prepared rows, `STEP` at a time, where and in the type that products are computed."""
     for start in range(0, len(rows), STEP):
         check(stop)
-        yield rows[start : start + STEP].to(tangent.dtype)
+        yield away(tangent, rows[start : start + STEP])
+
+
+def away(tangent: Tangent, values: Tensor) -> Tensor:
+    """Return the values where and in the type that products are computed."""
+    return values.to(device=tangent.device, dtype=tangent.dtype)
+
+
+def home(values: Tensor) -> Tensor:
+    """Return the values on the processor, in float64."""
+    return values.double().cpu()
 
 
 def pushed(tangent: Tangent, part: Tensor, vector: Tensor) -> Tensor:
-    """Return J v `[b, C]` of one batch."""
+    """Return J v `[b, C]` of one batch, left where it is computed."""
     values = {name: tangent.net.get_parameter(name) for name in tangent.names}
-    moved: Tensor = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(vector.to(tangent.dtype)),))[1]
+    moved: Tensor = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(away(tangent, vector)),))[1]
     return moved
 
 
 def pulled(tangent: Tangent, part: Tensor, cotangent: Tensor) -> Tensor:
-    """Return J^T u `[p]` of one batch."""
+    """Return J^T u `[p]` of one batch, left where it is computed."""
     values = {name: tangent.net.get_parameter(name) for name in tangent.names}
     pull = vjp(lambda named: _logits(tangent, named, part), values)[1]
-    return tangent.vector(pull(cotangent.to(tangent.dtype))[0])
+    return tangent.vector(pull(away(tangent, cotangent))[0])
 
 
 def _logits(tangent: Tangent, named: dict[str, Tensor], part: Tensor) -> Tensor:

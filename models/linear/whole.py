@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.device import accelerator
 from models.linear.frozen import one_hot
 from models.linear.quadratic import Quadratic
 from models.linear.tangent import Tangent, forward, outputs, prepare
@@ -77,7 +78,7 @@ def missed(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, sto
 def quadratic(
     core: WholeCore, rows: Tensor, labels: Tensor, core_rows: Tensor, *, cuts: tuple[tuple[int, int], ...] = (), stop: Stop = never
 ) -> Quadratic:
-    """Write down the loss of the user weights over these rows.
+    """Write down the loss of the user weights over these rows; its products are computed on a GPU where there is one.
 
     Args:
         rows: `[n, ...]` prepared user rows.
@@ -85,10 +86,11 @@ def quadratic(
         core_rows: `[m, ...]` prepared core rows.
         cuts: of each data block the number of its user rows and of its core rows.
     """
-    exact, user = core.tangent.double(), [count for count, _ in cuts] or [len(rows)]
+    place, user = accelerator(), [count for count, _ in cuts] or [len(rows)]
+    exact = core.tangent.double().on(place)
     blocks = zip(torch.split(rows, user), torch.split(labels, user), strict=True)
     aims = torch.cat([missed(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
-    return Quadratic(exact, core.tangent, rows, aims, core_rows, core.ridge, stop, cuts=cuts)
+    return Quadratic(exact, core.tangent.on(place), rows, aims, core_rows, core.ridge, stop, cuts=cuts)
 
 
 def zero(core: WholeCore) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.data import Samples
+from models.device import accelerator
 from models.linear.core_file import load_network
 from models.linear.curvature import Curvature, RandomBytes, measure, rank_of
 from models.linear.descent import cg
@@ -91,7 +92,8 @@ def fit_whole(
     exact = tangent.double()
     curvature = measure(exact, rows, ridge=ridge, rank=rank or rank_of(tangent.p), seed=training.seed, progress=progress, stop=stop)
     scale, missed = _missed(exact, rows, samples.labels, target)
-    loss = Quadratic(exact, tangent, rows, missed, rows[:0], ridge, stop)
+    place = accelerator()
+    loss = Quadratic(exact.on(place), tangent.on(place), rows, missed, rows[:0], ridge, stop)
     w = _solve(loss, torch.zeros(tangent.p, dtype=torch.float64), curvature, share=CLOSE)
     progress("fit linear part", 1.0)
     return WholeFit(WholeCore(tangent, scale, ridge, target, w, sigma), curvature)
@@ -157,7 +159,8 @@ def _choose(
     if given is None:
         train(net, learned, training, progress=lambda _, done: progress(PHASE, 0.3 * done), stop=stop)
     tangent = linearise(net, layers)
-    exact = tangent.double()
+    exact, place = tangent.double(), accelerator()
+    there = exact.on(place), tangent.on(place)
     rows, others, judges = (prepare(tangent, part.inputs, stop=stop) for part in (learned, joined, held))
     curvature = measure(exact, rows, ridge=GRID[0], rank=min(rank or rank_of(tangent.p), SPLIT_RANK), seed=training.seed, stop=stop)
     progress(PHASE, 0.5)
@@ -167,7 +170,7 @@ def _choose(
     found, w = [], torch.zeros(tangent.p, dtype=torch.float64)
     for number, ridge in enumerate(GRID):
         curvature = replace(curvature, ridge=ridge)
-        loss = Quadratic(exact, tangent, torch.cat([rows, others]), missed, rows[:0], ridge, stop)
+        loss = Quadratic(*there, torch.cat([rows, others]), missed, rows[:0], ridge, stop)
         w = _solve(loss, w, curvature, share=ROUGH)
         moved = forward(tangent, judges, w)
         found.append((int(((said + moved).argmax(dim=1) != held.labels).sum()), moved))
