@@ -105,7 +105,9 @@ def test_one_batch_takes_vectors_from_anywhere_and_stays_there(linearised: Linea
     assert pulled(there, part, torch.ones(5, 10)).device == META
 
 
-def test_a_loss_is_written_down_for_the_accelerator(linearised: Linearised, came_home: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_is_written_down_for_the_accelerator(
+    linearised: Linearised, came_home: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(whole, "accelerator", lambda: META)
 
     loss = linearised.loss()
