@@ -39,7 +39,7 @@ from workers.strips import DRAWS
 from workers.telling import NOTHING, SHARE, THUMBNAIL, tell, thumbnail
 
 NAME = "audits"
-MINUTES = 12
+MINUTES = 16
 CORE, USER, AUDIT = 2000, 10_000, 10_000
 FORGOTTEN, CANARIES = 100, 50
 SIGMA = 1.0
@@ -202,19 +202,24 @@ def brighter(samples: Samples) -> Tensor:
 
 
 def of_decoder(bill: Bill, parts: Parts, held: Samples, scale: Scale) -> dict[str, Any]:
-    """Three decoders of one budget, after a first: told nothing, the version's answers, a thumbnail; and samples by the second."""
+    """The decoders that an audit of a version trains: of one budget, after a first that is told nothing; and samples by one of them."""
     core, half = parts.setting.core, len(held) // 2
-    weights = weights_of(core, parts.sums)
     learn, judge = held.inputs[:half], held.inputs[half : half + scale.judged]
-    of_judged = {"answers": logits(core, weights, judge).float(), THUMBNAIL: thumbnail(judge)}
-    known = {"answers": logits(core, weights, learn).float(), THUMBNAIL: thumbnail(learn)}
-    said = f"training: {scale.steps} steps told nothing, then {scale.steps // SHARE} each told nothing, answers, a thumbnail"
+    served = {"answers": weights_of(core, parts.sums), "answers of a refit without some": weights_of(core, parts.left)}
+    for number, weights in enumerate(of_fixed_features(core, parts.setting.begun, parts.setting.rows).weights[:2], start=1):
+        served[f"answers of a refit on half, {number}"] = weights
+    known, of_judged = ({name: logits(core, one, some).float() for name, one in served.items()} for some in (learn, judge))
+    for told, some in ((known, learn), (of_judged, judge)):
+        told["answers to others"] = told["answers"].roll(1, dims=0)
+        told[THUMBNAIL] = thumbnail(some)
+    said = f"training: {scale.steps} steps told nothing, then {scale.steps // SHARE} for each of {len(known) + 1} decoders"
     fitted: dict[str, Decoder] = bill.of("decoder", said, lambda: tell(learn, known, scale.steps, silent))
     scores: dict[str, Scored] = {}
-    for name, one in fitted.items():
-        scores[name] = bill.of(
-            "decoder", f"scoring {len(judge)} images, told {name}", partial(decoder.nll, one, judge, of_judged.get(name))
-        )
+
+    def score() -> None:
+        scores.update({name: decoder.nll(one, judge, of_judged.get(name)) for name, one in fitted.items()})
+
+    bill.of("decoder", f"scoring {len(judge)} images by each", score)
     shown = of_judged["answers"][:5].repeat(DRAWS, 1)
     bill.of("decoder", f"{len(shown)} samples", lambda: decoder.sample(fitted["answers"], shown))
     gains = {name: decoder.gain(scores[NOTHING], scores[name]) for name in of_judged}
