@@ -30,7 +30,7 @@ AUDITS: dict[str, Any] = {
             "leastCaught": "0.5",
         },
         "probes": {"mostNats": "0.05", "planted": 2, "resamples": 1000, "permutations": 5, "retrainings": 2},
-        "decoder": {"steps": 800, "pictures": 5, "planted": 1, "resamples": 1000},
+        "decoder": {"steps": 800, "pictures": 5, "planted": 1, "resamples": 1000, "retrainings": 2},
     },
 }
 """What each audit answers by where the caller says nothing else: thresholds as decimal texts, and how much is sampled."""

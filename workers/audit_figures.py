@@ -67,7 +67,7 @@ def roc_csv(found: Attack, canaries: Attack) -> bytes:
 
 
 def classes(counted: Utility, null: Sequence[Utility], names: Sequence[Any]) -> bytes:
-    """Draw accuracy by class with its 95 % interval and, in grey, that of refits; classes of too few rows have no bar."""
+    """Draw accuracy by class with its 95 % interval and, in grey, that of retrained versions; classes of too few rows have no bar."""
     axes, save = _axes(5.2, 3.2)
     for place, cell in enumerate(counted.by_class):
         if cell is not None:
@@ -78,7 +78,7 @@ def classes(counted: Utility, null: Sequence[Utility], names: Sequence[Any]) -> 
     axes.set_xticks(range(len(names)), [str(name).replace("$", r"\$") for name in names])
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("accuracy (95 % intervals)")
-    axes.set_title("By class; no bar: withheld; strokes: refits on half of the user samples", fontsize=8, loc="left", color=MUTED)
+    axes.set_title("By class; no bar: withheld; strokes: retrained versions", fontsize=8, loc="left", color=MUTED)
     drawn: bytes = save()
     return drawn
 

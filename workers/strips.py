@@ -38,9 +38,6 @@ SHUFFLED = "shuffled"
 REFITTING = 0.1
 """Share of the time that refits without a group take."""
 
-RETRAINED = 2
-"""Versions of the null. Each has a decoder of its own, told what it serves."""
-
 BEYOND = "what the version tells of an image that it was fitted on, beyond a refit without it, nats a dimension"
 
 
@@ -84,7 +81,7 @@ def _known(version: Audited, train: Samples, test: Samples) -> dict[str, tuple[T
         SHUFFLED: (learn[torch.randperm(len(learn), generator=mixed)], judge[torch.randperm(len(judge), generator=mixed)]),
         THUMBNAIL: (thumbnail(train.inputs), thumbnail(test.inputs)),
     }
-    some = replace(version.null, versions=version.null.versions[:RETRAINED])
+    some = replace(version.null, versions=version.null.versions[: AUDITS["audits"]["decoder"]["retrainings"]])
     for number, pair in enumerate(zip(some.answers(train), some.answers(test), strict=True), start=1):
         known[f"retrained {number}"] = pair[0].float(), pair[1].float()
     return known
@@ -109,7 +106,7 @@ def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], retrained: 
     caught = planted.ci95[0] > max(0.0, shuffled.ci95[1])
     power, n = Power(planted=1, caught=int(caught)), served.n
     said = "a planted thumbnail of the image was seen" if caught else "void: not even a planted thumbnail of the image was seen"
-    beside = f"{retrained} Each of the first {RETRAINED} has a decoder of its own." if again else retrained
+    beside = f"{retrained} Each of the first {len(again)} has a decoder of its own." if again else retrained
     told = Measured(audit="decoder", access=STATED, metric="information about the image, nats a dimension", value=served.value,
                     ci95=served.ci95, n=n, null=mean_and_largest([gains[name].value for name in again]), reference=planted.value,
                     power=power, void=not caught, note=f"{NOT_A_BOUND} {beside} The reference is the thumbnail; {said}.")  # fmt: skip
