@@ -59,10 +59,16 @@ def networks(plan: Mapping[str, Any], blocks: list[pa.Table], *, times: int, pro
     """
     spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
     erased = spec.get("erased") or ()
+    done, whole = 0, times * (1 + len(erased))
+
+    def part(_: str, fraction: float) -> None:
+        progress("", (done + fraction) / whole)
+
     for number in range(1, times + 1):
-        net = network(plan, blocks, seed=number, progress=progress)
+        net, done = network(plan, blocks, seed=number, progress=part), done + 1
         for entry in erased:
             rows = material(blocks, entry["name"], data=entry["data"], shape=shape, classes=spec["classes"])
             recipe, secret = recipe_of(entry["recipe"]), sha256(f"trained again {number}".encode()).digest()
-            net, _ = removed(replace(recipe, seed=recipe.seed + number), net, rows, secret=secret, progress=progress)
+            net, _ = removed(replace(recipe, seed=recipe.seed + number), net, rows, secret=secret, progress=part)
+            done += 1
         yield net

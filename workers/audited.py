@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -16,7 +16,7 @@ from models.linear.core import Core, encode, load_core, logits_of_rows
 from models.linear.statistics import Statistics
 from models.linear.whole import WholeCore, logits
 from models.nets import Network
-from models.progress import silent
+from models.progress import Progress, silent
 from service.policies import AUDITS
 from workers import again, halves, linearised
 from workers.artifacts import (
@@ -73,6 +73,8 @@ class Audited:
     """Their final half: what it is judged on."""
     core: Core | None
     """None of a linearised model."""
+    progress: Progress = silent
+    """Told how far the fitting of what stands beside it is."""
 
     def answers(self, rows: Samples) -> Tensor:
         """Logits `[n, C]` float64, as served."""
@@ -86,6 +88,13 @@ class Audited:
     def held(self) -> set[str]:
         """Ids of all samples that the model holds."""
         return ids_of(self.plan, self.shelf)
+
+    def fit_again(self, audits: Collection[str]) -> None:
+        """Fit what stands beside the scores of these audits."""
+        if set(audits) - {"membership"}:
+            _ = self.null
+        if "probes" in audits and self.core is not None and self.core.net is not None:
+            _ = self.anew
 
     @property
     def saw_users(self) -> bool:
@@ -102,7 +111,7 @@ class Audited:
 
     def _halves(self) -> Halves:
         if self.core is None:
-            return halves.of_linearised(self.solved)
+            return halves.of_linearised(self.solved, lambda done: self.progress("", done))
         if not self.plan["blocks"]:
             return Halves((), halves.NOBODY)
         sums = self.sums()
@@ -125,7 +134,7 @@ class Audited:
         found: list[Network] = []
         times = AUDITS["audits"]["probes"]["retrainings"]
         try:
-            found.extend(again.networks(self.plan, [block for _, block in self.blocks()], times=times, progress=silent))
+            found.extend(again.networks(self.plan, [block for _, block in self.blocks()], times=times, progress=self.progress))
         except (Failure, ValueError) as error:  # what is found of the version itself does not depend on how another seed fares
             return tuple(found), ended_early(error)
         return tuple(found), ""
@@ -135,13 +144,15 @@ class Audited:
         shape = tuple(self.plan["dataset"]["shape"])
         core_rows = samples_of(rows_with_role([block for _, block in self.blocks()], "core"), shape, self.classes)
         versions = []
-        for net in nets:
-            core = core_on(spec, net, core_rows, progress=silent)
-            whole = refitted(core, core_rows, self.blocks, self.classes, progress=lambda number: None)
-            versions.append((partial(_fixed, core), whole.weights))
+        try:
+            for net in nets:
+                core = core_on(spec, net, core_rows, progress=silent)
+                whole = refitted(core, core_rows, self.blocks, self.classes, progress=lambda number: None)
+                versions.append((partial(_fixed, core), whole.weights))
+        except Failure as error:
+            why = ended_early(error)
         note = f"The null is over {len(versions)} versions trained again from other seeds: mean and largest. {ON_USERS}"
         return Null(tuple(versions), note if versions else f"There is no null. {why} {ON_USERS}")
-
 
     def sums(self) -> Sums:
         """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""
@@ -157,8 +168,11 @@ class Audited:
         return Sums(self.core, weights, sums, concat_rows(blocks), test, base)
 
 
-def load(plan: Mapping[str, Any], shelf: Shelf) -> Audited:
+def load(plan: Mapping[str, Any], shelf: Shelf, progress: Progress = silent) -> Audited:
     """Read a version and the audit rows that its model holds.
+
+    Args:
+        progress: told how far the fitting of what stands beside it is, when that is done.
 
     Raises:
         Failure: it was withdrawn meanwhile; too few audit rows.
@@ -172,13 +186,13 @@ def load(plan: Mapping[str, Any], shelf: Shelf) -> Audited:
         raise Failure("audit_rows", "The model holds no row of role audit any more: nothing can be measured.")
     rows = samples_of(audit, shape, spec["classes"])
     final = torch.tensor([in_final_half(i) for i in rows.ids], dtype=torch.bool)
-    halves_of = {"chooses": rows.select(~final), "decides": rows.select(final)}
+    kept: dict[str, Any] = {"chooses": rows.select(~final), "decides": rows.select(final), "progress": progress}
     if spec.get("linearize"):
         held = linearised.load(plan, shelf)
-        return Audited(plan, shelf, spec["classes"], held.weights, partial(_whole, held.core), core=None, **halves_of)
+        return Audited(plan, shelf, spec["classes"], held.weights, partial(_whole, held.core), core=None, **kept)
     core = load_core(architecture_of(spec, shape, len(spec["classes"])), unpack_weights(shelf.vault.read(_blob(plan, "core"))))
     weights = unpack_weights(shelf.vault.read(_blob(plan, "user")))["user.weight"]
-    return Audited(plan, shelf, spec["classes"], weights, partial(_fixed, core), core=core, **halves_of)
+    return Audited(plan, shelf, spec["classes"], weights, partial(_fixed, core), core=core, **kept)
 
 
 def ids_of(plan: Mapping[str, Any], shelf: Shelf) -> set[str]:

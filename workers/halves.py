@@ -6,6 +6,7 @@ retraining alone does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,13 +72,20 @@ def of_fixed_features(core: Core, base: Statistics, users: Rows) -> Halves:
     return Halves(tuple((fitted(one), fitted(other)) for one, other in divisions(len(users))))
 
 
-def of_linearised(one: Solved) -> Halves:
-    """Fit a linearised version again on each half of one division; with a release's noise where the version has it."""
+def of_linearised(one: Solved, tell: Callable[[float], None]) -> Halves:
+    """Fit a linearised version again on each half of one division; with a release's noise where the version has it.
+
+    Args:
+        tell: told the share that is done.
+    """
     if len(one.users) < FEWEST:
         return Halves((), NOBODY)
     noise = np.random.default_rng(SEED)
-    first, second = divisions(len(one.users))[0]
+    fitted: list[Tensor] = []
     try:
-        return Halves(((one.served(one.fit(first), noise), one.served(one.fit(second), noise)),))
+        for half in divisions(len(one.users))[0]:
+            fitted.append(one.served(one.fit(half), noise))
+            tell(len(fitted) / 2)
     except FellShort as why:
         return Halves((), f"There is no null. {why}")
+    return Halves(((fitted[0], fitted[1]),))

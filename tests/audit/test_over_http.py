@@ -155,6 +155,7 @@ def test_probes_of_an_attribute_that_can_be_read_are_refused(live: Live) -> None
     assert len(decided) == 1 and decided[0]["power"]["planted"] == 2
     again = {f["metric"]: f for f in said["findings"] if "retrained_" in f["metric"]}
     uppers = [again[f"v_information_upper95_nats.retrained_{number}"] for number in (1, 2)]
+    assert "fitting again" in job["seconds"]
     assert len(again) == 4 and all(f["reference"] == decided[0]["value"] for f in uppers)
     assert [f["value"] for f in said["findings"] if f["metric"] == "retrainings"] == ["2"]
     assert len({decided[0]["value"], *(f["value"] for f in uppers)}) == 3  # three trainings, none the same as another

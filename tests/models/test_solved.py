@@ -64,14 +64,17 @@ def test_a_version_without_noise_is_rounded_and_one_with_it_lies_a_release_s_noi
 
 @pytest.mark.parametrize("noisy", [False, True])
 def test_the_halves_of_a_linearised_version_are_fitted_on_its_halves_with_its_noise(linearised: Linearised, noisy: bool) -> None:
-    found = of_linearised(solved(linearised, noisy=noisy))
+    told: list[float] = []
+
+    found = of_linearised(solved(linearised, noisy=noisy), told.append)
 
     (pair,) = found.pairs
     for weights, places in zip(pair, divisions(300)[0], strict=True):
         far = apart(linearised, weights, dense(linearised, places))
         assert far == pytest.approx(len(weights) ** 0.5, rel=0.1) if noisy else far <= MU + 0.01
-    assert of_linearised(solved(linearised, first=299)).why == NOBODY
-    assert "There is no null" in of_linearised(solved(linearised, most=1)).why
+    assert told == [0.5, 1.0]
+    assert of_linearised(solved(linearised, first=299), told.append).why == NOBODY
+    assert "There is no null" in of_linearised(solved(linearised, most=1), told.append).why
 
 
 def test_the_group_is_missing_from_every_refit_and_as_many_others_from_all_but_one(linearised: Linearised) -> None:
