@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_v
 from sqlalchemy.orm import Session
 
 from expunge import canonical
-from service import jobs
+from service import attributes, jobs
 from service.db import moment
 from service.policies import AUDITS
 from service.problem import Problem, at
@@ -104,6 +104,9 @@ def _model_allows(session: Session, model: Model, body: AuditBody) -> None:
     shape = summary.get("shape", [])
     if "decoder" in body.audits:
         redrawn(shape)
+    if "membership" in body.audits and attributes.trained_on_users(model.spec):
+        detail = "The model's network itself was trained on user samples (data: all): refits on it are no retraining, and say nothing."
+        raise _no("audit_unsupported", detail, "/audits")
     if body.attribute is not None and body.attribute not in summary.get("attributes", {}):
         known = ", ".join(summary.get("attributes", {})) or "none"
         raise _no("attribute_unknown", f"This data set has the attributes: {known}.", "/attribute")

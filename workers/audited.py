@@ -32,7 +32,7 @@ from workers.artifacts import (
     unpack_weights,
 )
 from workers.attributed import tables
-from workers.failure import Failure, ended_early
+from workers.failure import ENDS_EARLY, Failure, ended_early
 from workers.halves import Halves
 from workers.null import Null, Reads
 from workers.recipe import architecture_of
@@ -40,6 +40,7 @@ from workers.refitting import core_on, refitted
 from workers.solved import Solved, solved
 
 UPLOADED = "The model's core was uploaded: how it was trained is not known, and no retraining stands beside these scores."
+HALVES = "refits on a random half of the user samples each"
 ON_USERS = "The network itself was trained on user samples (data: all): user weights refitted on halves of them are no retraining."
 
 
@@ -107,7 +108,7 @@ class Audited:
         if self.saw_users:
             return self._whole_again()
         found = self._halves()
-        return Null(tuple((self.reads, weights) for weights in found.weights), found.note)
+        return Null(tuple((self.reads, weights) for weights in found.weights), HALVES, found.why)
 
     def _halves(self) -> Halves:
         if self.core is None:
@@ -135,7 +136,7 @@ class Audited:
         times = AUDITS["audits"]["probes"]["retrainings"]
         try:
             found.extend(again.networks(self.plan, [block for _, block in self.blocks()], times=times, progress=self.progress))
-        except (Failure, ValueError) as error:  # what is found of the version itself does not depend on how another seed fares
+        except ENDS_EARLY as error:  # what is found of the version itself does not depend on how another seed fares
             return tuple(found), ended_early(error)
         return tuple(found), ""
 
@@ -149,10 +150,9 @@ class Audited:
                 core = core_on(spec, net, core_rows, progress=silent)
                 whole = refitted(core, core_rows, self.blocks, self.classes, progress=lambda number: None)
                 versions.append((partial(_fixed, core), whole.weights))
-        except Failure as error:
+        except ENDS_EARLY as error:
             why = ended_early(error)
-        note = f"The null is over {len(versions)} versions trained again from other seeds: mean and largest. {ON_USERS}"
-        return Null(tuple(versions), note if versions else f"There is no null. {why} {ON_USERS}")
+        return Null(tuple(versions), "versions trained again from other seeds", f"{why} {ON_USERS}".strip())
 
     def sums(self) -> Sums:
         """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""

@@ -73,7 +73,9 @@ def measure_distance(version: Audited, task: Mapping[str, Any], progress: Progre
     if apart is None:
         raise Failure("audit_rows", "Fewer than 20 audit rows of the final half: distances over so few are withheld.")
     pairs = [distances.outputs(one, other) for one, other in zip(others[::2], others[1::2], strict=False)]
-    note = f"{null.note} Of a distance: how far two of them lie apart, which is what retraining varies by." if others else null.note
+    note = f"{null.note} Of a distance: how far two of them lie apart, which is what retraining varies by." if pairs else null.note
+    if version.saw_users:
+        note += " Its network learnt from user samples, so what is called the model without any of them is it without user weights."
     found = []
     for metric, value, varied in (
         ("L1 of answers to the model without any user sample", apart.l1, [one.l1 for one in pairs if one]),

@@ -50,7 +50,7 @@ def shares(names: Set[str]) -> dict[str, float]:
 
 
 def measure_beside(names: Set[str], removal: R, report: Report, audits: Mapping[str, Callable[[R, Progress], Shown]]) -> dict[str, Any]:
-    """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}, and `picture` where it shows samples.
+    """Carry out the audits asked for. Returns evidence, name -> {blob, sha256, size}, `picture` where it shows samples, and `fitted`.
 
     Of fewer than 20 forgotten samples nothing is told: it would be about single people.
     """
@@ -58,8 +58,12 @@ def measure_beside(names: Set[str], removal: R, report: Report, audits: Mapping[
     for name in (name for name in audits if name in names):
         report.phase(phase(name))
         why = _withheld(*removal.counts)
-        found = Shown(told(name, {"withheld": why})) if why else audits[name](removal, lambda _, done: report.progress("", done))
-        evidence |= {file: removal.shelf.put_file(data) for file, data in found.files.items()}
+        if why is not None:
+            found = Shown(told(name, {"withheld": why}), fitted=False)
+        else:
+            found = audits[name](removal, lambda _, done: report.progress("", done))
+        fitted = {"fitted": True} if found.fitted else {}
+        evidence |= {file: removal.shelf.put_file(data) | fitted for file, data in found.files.items()}
         evidence |= {file: removal.shelf.put_file(data) | {"picture": True} for file, data in found.pictures.items()}
     return evidence
 

@@ -78,9 +78,6 @@ GONE_PICTURES = (("pictures of forgotten samples in the evidence of an audit", "
 GONE_SHADOWS = (("models that audits fit, with the forget set and without it", "in memory only, never stored; dropped with the job"),)
 """Beside the weights, what was made from user samples, and what became of it."""
 
-SHADOWED = {"membership-before-roc.csv", "differencing.csv", "decoder.csv"}
-"""Files of evidence of audits that fit models."""
-
 
 def certify_version(session: Session, home: Home, held: Claim, outcome: dict[str, Any], hardware: Mapping[str, Any]) -> Signed:
     """Sign what a fit or forget job computed. Adds model.json and policy.json to the outcome's files."""
@@ -206,7 +203,7 @@ def _model(session: Session, model: Model, outcome: Mapping[str, Any], core: str
     goes: tuple[tuple[str, str], ...] = GONE_ERASING if erasing else GONE
     if outcome["spec"].get("linearize"):
         goes = GONE_LINEARISED + (GONE_SHARED if outcome.get("solver", {}).get("shared") else GONE_ALONE)
-    goes += GONE_SHADOWS if SHADOWED & set(outcome.get("evidence") or {}) else ()
+    goes += GONE_SHADOWS if any(file.get("fitted") for file in (outcome.get("evidence") or {}).values()) else ()
     goes += GONE_PICTURES if pictures.blobs(outcome.get("evidence")) else ()
     return facts.Model(
         name=model.name,

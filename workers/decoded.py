@@ -42,6 +42,11 @@ TAUGHT = ("before", "after")
 SAME = "The version after equals the retrained one to the bit, by its hash: what is served for an image is the same, so its score is too."
 
 
+TOO_FEW = Shown(
+    told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}), fitted=False
+)
+
+
 @dataclass(frozen=True)
 class Foretold:
     """What decoders are told of which images."""
@@ -63,6 +68,8 @@ class Foretold:
 def decoded(removal: Forgotten, progress: Progress) -> Shown:
     """Foretell the forgotten images from what the versions before and after serve."""
     learn, judge = images_of(removal.plan, removal.shelf, removal.keep, set(removal.gone.ids))
+    if len(learn) < 2 * decoder.HELD_OUT:
+        return TOO_FEW
     one = Foretold(learn, judge, _served(removal, learn, judge), than="after", seen=("before",), note=SAME)
     return foretold(one, {"retrained": SAME}, progress)
 
@@ -70,8 +77,6 @@ def decoded(removal: Forgotten, progress: Progress) -> Shown:
 def foretold(one: Foretold, said: Mapping[str, Any], progress: Progress) -> Shown:
     """Train the decoders, and have them foretell the forgotten images from what each version serves."""
     learn, judge = one.learn, one.judge
-    if len(learn) < 2 * decoder.HELD_OUT:
-        return Shown(told("decoder", {"withheld": f"Fewer than {2 * decoder.HELD_OUT} audit images: a decoder cannot learn from so few."}))
     rules = AUDITS["audits"]["decoder"]
     known = {THUMBNAIL: thumbnail(learn.inputs)} | {name: one.served[name][0] for name in TAUGHT}
     fitted = tell(learn.inputs, known, rules["steps"], progress)

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.audit.decoder import HELD_OUT
 from models.audit.noisy_shadows import FellShort
 from models.data import Samples
 from models.linear.tangent import prepare
 from models.linear.whole import logits
 from models.progress import Progress
 from workers.audited import ids_of
-from workers.decoded import Foretold, foretold, images_of
+from workers.decoded import TOO_FEW, Foretold, foretold, images_of
 from workers.fitted import LINEARISED_REFITS
 from workers.forgotten import Shown, told
 from workers.judging import SEED
@@ -41,6 +42,8 @@ def decoded(removal: Release, progress: Progress) -> Shown:
     plan = removal.plan
     keep = ids_of(plan, removal.shelf) - removal.gone
     learn, judge = images_of(plan, removal.shelf, keep, removal.user)
+    if len(learn) < 2 * HELD_OUT:
+        return TOO_FEW
     try:
         versions = _versions(removal, lambda done: progress("", REFITTING * done))
     except FellShort as why:

@@ -13,10 +13,11 @@ from models.linear.solve import THREADS
 
 
 def hardware() -> dict[str, str | int]:
-    """The environment for which equal bits are claimed: processor, torch build, LAPACK build, threads of the solve."""
+    """The environment for which equal bits are claimed: processor, GPU if any, torch build, LAPACK build, threads of the solve."""
     built = np.show_config(mode="dicts")  # type: ignore[call-overload, unused-ignore]
     lapack = built["Build Dependencies"]["lapack"]
-    return {"cpu": _cpu(), "torch": torch.__version__, "lapack": f"{lapack['name']} {lapack['version']}", "threads": THREADS}
+    gpu = f"; {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return {"cpu": f"{_cpu()}{gpu}", "torch": torch.__version__, "lapack": f"{lapack['name']} {lapack['version']}", "threads": THREADS}
 
 
 def deterministic() -> None:

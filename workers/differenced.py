@@ -72,10 +72,10 @@ def beside(before: Tensor, after: Tensor, labels: Tensor, aimed: int, others: Te
     return differencing(before[still], after[still], labels[still], (torch.arange(len(labels)) < aimed)[still])
 
 
-def shown(found: Differencing, null: Sequence[Differencing], stated: Sequence[Measured], limits: str) -> Shown:
+def shown(found: Differencing, null: Sequence[Differencing], stated: Sequence[Measured], limits: str, *, fitted: bool = True) -> Shown:
     """What the audit leaves: its findings and limits, and the numbers."""
     said = {"limits": limits, "removals": len(null), "findings": [document(one) for one in stated]}
-    return Shown(told("differencing", said) | {"differencing.csv": _csv(found, null)})
+    return Shown(told("differencing", said) | {"differencing.csv": _csv(found, null)}, fitted=fitted)
 
 
 def _csv(found: Differencing, null: Sequence[Differencing]) -> bytes:

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.audit import findings
 from models.audit.differencing import Differencing, differencing
 from models.audit.noisy_shadows import FellShort
+from models.linear.curvature import RandomBytes
 from models.linear.summed import Expanded, Summed
 from models.linear.whole import logits
 from models.progress import Progress
@@ -51,15 +52,17 @@ def differenced(removal: Release, progress: Progress) -> Shown:
     found = differencing(before, after, labels, gone)
     stated, limits = findings.of_differencing(found, noise=True), LIMITS
     null: list[Differencing] = []
+    fitted = False
     try:
         how = releasing(plan, model, method=plan["method"], mu=removal.mu, most=removal.most)
         others = Others(prepared(how, aimed, stay, core_rows, test, name="forgotten"), model.weights, places, labels)
-        null = others.null(generator, progress)
+        fitted = True
+        null = others.null(generator.bytes, progress)
         stated = findings.of_differencing(found, null, noise=True)
-        stated.append(findings.without_noise(*others.quiet(np.random.default_rng(SEED), progress)))
+        stated.append(findings.without_noise(*others.quiet(progress)))
     except (NotEstimable, FellShort) as why:
         limits = f"{LIMITS} Not all that is to stand beside could be computed. {why}"
-    return shown(found, null, stated, limits)
+    return shown(found, null, stated, limits, fitted=fitted)
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,17 @@ class Others:
         core, kept = self.one.how.core, self.one.world.kept.pick(self.places)
         return torch.cat([self.one.aimed.logits(core, weights), kept.logits(core, weights)])
 
-    def null(self, generator: np.random.Generator, progress: Progress) -> list[Differencing]:
+    def null(self, random_bytes: RandomBytes, progress: Progress) -> list[Differencing]:
         """Have as many other rows forgotten from the version before, and released.
 
         Raises:
             FellShort: a solver gave up.
         """
         forget, start = self.one.how.forget, self.start
-        return self._null(start, lambda loss: forget(loss, start, generator.bytes), generator, partly(progress, 0.0))
+        return self._null(start, lambda loss: forget(loss, start, random_bytes), partly(progress, 0.0))
 
-    def quiet(self, generator: np.random.Generator, progress: Progress) -> tuple[Differencing, list[Differencing]]:
-        """Solve both versions without noise, and attack them; then the null of it, others forgotten without noise too.
+    def quiet(self, progress: Progress) -> tuple[Differencing, list[Differencing]]:
+        """Solve both versions without noise, and attack them; then the null of it: the same others forgotten, without noise too.
 
         Raises:
             FellShort: a solver gave up.
@@ -99,28 +102,26 @@ class Others:
         forgot = one.how.fit(alone.without(self._nobody), held)
         aimed = torch.arange(len(self.labels)) < len(one.aimed)
         found = differencing(self.answers(held), self.answers(forgot), self.labels, aimed)
-        return found, self._null(held, lambda loss: one.how.fit(loss, held), generator, partly(progress, 0.5))
+        return found, self._null(held, lambda loss: one.how.fit(loss, held), partly(progress, 0.5))
 
     @property
     def _nobody(self) -> Expanded:
         return self.one.world.kept.pick(torch.arange(0))
 
-    def _null(
-        self, start: Tensor, forget: Callable[[Summed], Tensor], generator: np.random.Generator, tell: Callable[[float], None]
-    ) -> list[Differencing]:
+    def _null(self, start: Tensor, forget: Callable[[Summed], Tensor], tell: Callable[[float], None]) -> list[Differencing]:
         before, found = self.answers(start), []
-        for gone, after in self.removals(forget, generator):
+        for gone, after in self.removals(forget):
             found.append(beside(before, after, self.labels, len(self.one.aimed), torch.isin(self.places, gone)))
             tell(len(found) / GROUPS)
         return found
 
-    def removals(self, forget: Callable[[Summed], Tensor], generator: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the places of others that are forgotten, and what the version without them answers.
+    def removals(self, forget: Callable[[Summed], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the places of others that are forgotten, the same ones each time, and what the version without them answers.
 
         Args:
             forget: from the loss without them to that version's weights.
         """
-        one, stay = self.one, self.one.world.kept
+        one, stay, generator = self.one, self.one.world.kept, np.random.default_rng(SEED + 1)
         everybody, many = one.world.sums().plus(one.aimed), min(len(one.aimed), len(stay) // 2)
         for _ in range(GROUPS):
             gone = torch.from_numpy(generator.choice(len(stay), size=many, replace=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 
 class Failure(Exception):
     """A reason to end a job as failed.
@@ -18,6 +20,10 @@ class Failure(Exception):
         return body | ({"row": self.row} if self.row is not None else {})
 
 
-def ended_early(error: Failure | ValueError) -> str:
+ENDS_EARLY = (Failure, ValueError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+"""What a training that stands beside a score may end with, without the score's audit ending too."""
+
+
+def ended_early(error: Exception) -> str:
     """Why a training from another seed, which stands beside a score, is not there."""
     return f"Trained again from another seed it ended early: {error.detail if isinstance(error, Failure) else error}"

@@ -17,12 +17,14 @@ from models.forget.refit import weights_of
 from models.linear.statistics import Rows, Statistics, subtract
 from workers.artifacts import rows_with_role, samples_of
 from workers.attributed import tables
-from workers.audited import ON_USERS, Audited
+from workers.audited import Audited
 from workers.beyond import MOST_JUDGED, REFITS
 from workers.judging import SEED
 
 SERVED, WITHOUT = "served", "without"
 """The version as it is; and the one that is refitted without the group of user samples."""
+
+KNOWN = "The network itself was trained on user samples (data: all): a refit without some of them still knows them."
 
 LINEARISED_REFITS = 2
 """Of a linearised version, each of whose refits takes a solver's passes."""
@@ -49,7 +51,7 @@ def members(version: Audited, tell: Callable[[float], None]) -> Members | str:
     if version.core is None:
         return _of_linearised(version, tell)
     if version.saw_users:
-        return ON_USERS
+        return KNOWN
     if not version.plan["blocks"]:
         return _too_few(0)
     held = version.sums()
@@ -73,7 +75,7 @@ def members(version: Audited, tell: Callable[[float], None]) -> Members | str:
 
 
 def _of_linearised(version: Audited, tell: Callable[[float], None]) -> Members | str:
-    one, noise = version.solved, np.random.default_rng(SEED)
+    one, noise = version.solved, np.random.default_rng(SEED + 2)  # another draw than that of refits on halves
     order, group = _drawn(len(one.users))
     if len(group) < SMALLEST:
         return _too_few(len(order))

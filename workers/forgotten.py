@@ -76,6 +76,8 @@ class Shown:
     files: dict[str, bytes]
     pictures: dict[str, bytes] = field(default_factory=dict)
     """Files that show forgotten samples: destroyed with the version before."""
+    fitted: bool = True
+    """Whether models were fitted for it."""
 
 
 Beside = Callable[[Forgotten, Progress], Shown]

@@ -44,11 +44,6 @@ class Halves:
         """All refits' user weights."""
         return tuple(one for pair in self.pairs for one in pair)
 
-    @property
-    def note(self) -> str:
-        """What the null is, in a sentence."""
-        return self.why or f"The null is over {len(self.weights)} refits on a random half of the user samples each: mean and largest."
-
 
 def divisions(n: int) -> list[tuple[Tensor, Tensor]]:
     """Places of the two halves of `n` rows, by each division."""

@@ -24,10 +24,22 @@ class Null:
     versions: tuple[tuple[Reads, Tensor], ...]
     """How each reads rows, and its user weights."""
 
-    note: str
-    """What they are, or why there are none, in a sentence."""
+    what: str
+    """What they are, in the plural."""
+
+    why: str = ""
+    """Why they are none, or fewer than were to be."""
+
+    @property
+    def note(self) -> str:
+        """What stands beside a score, in a sentence or two."""
+        return self.about(len(self.versions))
+
+    def about(self, count: int) -> str:
+        """The same, where the first `count` of them do."""
+        return " ".join(([f"The null is over {count} {self.what}: mean and largest."] if count else []) + [self.why] * bool(self.why))
 
     def answers(self, rows: Samples) -> list[Tensor]:
-        """Each version's logits `[n, C]`; rows are read once by all that read them alike."""
+        """Each version's logits `[n, C]`; readers that all share are asked for the rows once."""
         read = {reads: reads(rows) for reads in dict.fromkeys(reads for reads, _ in self.versions)}
         return [read[reads](weights) for reads, weights in self.versions]

@@ -30,7 +30,7 @@ from workers.attributed import Material, material, tables
 from workers.audited import Audited
 from workers.auditing import Found
 from workers.bounds import gaps, interval_of, of_gaps
-from workers.failure import Failure, ended_early
+from workers.failure import ENDS_EARLY, Failure, ended_early
 from workers.judging import SEED, bottleneck
 from workers.null import Reads
 
@@ -103,7 +103,7 @@ def _retrained(
             found.append(probe(*_held(rows, read), **sizes, resamples=RESAMPLES))
             between.append(_between(net, rows, found[-1], sizes["classes"]))
             tell(len(found) / times)
-    except ValueError as error:  # what is found of the version itself does not depend on how another seed fares
+    except ENDS_EARLY as error:  # what is found of the version itself does not depend on how another seed fares
         return found, between, ended_early(error)
     return found, between, why
 

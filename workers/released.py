@@ -184,7 +184,7 @@ def attacked(removal: Release, progress: Progress) -> Shown:
         shown = played(one, lambda part, done: progress(part, 0.8 * done), canaries=rules["canaries"])
         more, files = beside(one, {"before": model.weights, "after": removal.after}, lambda done: progress("", 0.8 + 0.2 * done))
     except (NotEstimable, FellShort) as why:
-        return Shown(told("membership", {"withheld": str(why)}))
+        return Shown(told("membership", {"withheld": str(why)}), fitted=isinstance(why, FellShort))
     assert shown.forgotten is not None
     before, after = (scores(model.core, one.aimed, weights) for weights in (model.weights, removal.after))
     then, now = (membership.attack(score, shown.held, seed=SEED) for score in (before, after))

@@ -15,12 +15,14 @@ from torch import Tensor
 from models.audit.interval import Interval
 from models.audit.planted import OwnHead
 from models.audit.probe import Probed
+from models.audit.utility import SMALLEST
 from models.nets import Network
 from models.progress import Progress, silent
 from service.policies import AUDITS
-from workers.again import removed
+from workers.again import ELSEWHERE, removed
+from workers.attributed import learns
 from workers.bounds import Gaps, gaps_of, interval_of
-from workers.failure import Failure, ended_early
+from workers.failure import ENDS_EARLY, Failure, ended_early
 from workers.judging import choosing, held
 from workers.owning import own_head_of
 from workers.refitting import Refitted, right_of
@@ -46,8 +48,8 @@ class Look:
 class Again:
     """What repeating a removal makes of the same scores: their null."""
 
-    own: Look
-    """Of the chosen point."""
+    own: Look | None
+    """Of the chosen point; None where the rows that choose are too few."""
     looks: tuple[Look, ...]
     """Of the same point trained again from other seeds."""
     why: str
@@ -65,8 +67,14 @@ def again_of(ground: Ground, best: Best, whole: Refitted, *, progress: Progress)
         whole: the chosen point with user weights.
     """
     rows, saw = ground.rows, _saw_users(ground)
-    own = _look(ground, best.net, best.heads, best, whole if saw else None)
-    looks, why = _trained_again(ground, best, saw, progress)
+    own: Look | None
+    looks: tuple[Look, ...]
+    own, looks, why = None, (), ""
+    try:  # the rows that decide have their answer: it does not hang on those that choose
+        own = _look(ground, best.net, best.heads, best, whole if saw else None)
+        looks, why = _trained_again(ground, best, saw, progress)
+    except Failure as error:
+        why = error.detail
     if saw:  # user weights refitted on a half of them are then no retraining
         return Again(own, looks, why, None, ((), ()))
     halves = [float(right_of(half, rows.decides.samples).double().mean()) for half in ground.reference.halves()]
@@ -83,11 +91,12 @@ def _look(ground: Ground, net: Network, heads: Mapping[str, Tensor], best: Best,
         whole: the point with user weights, where accuracy and gaps are asked for.
     """
     rows, some = ground.rows, ground.rows.chooses
+    judged = some.known.select(~learns(some.known))  # as `choosing` divides them
     sizes = {"values": len(rows.values), "classes": len(ground.classes)}
     found = choosing(net, rows, classes=len(ground.classes), level=ground.level, progress=silent)
-    between, kind = interval_of(net, some, found, **sizes), str(best.recipe.settings.get("head", "linear"))
-    own = own_head_of(heads, kind, held(net, some), **sizes)
-    if whole is None:
+    between, kind = interval_of(net, judged, found, **sizes), str(best.recipe.settings.get("head", "linear"))
+    own = own_head_of(heads, kind, held(net, judged), **sizes)
+    if whole is None or len(some) < SMALLEST:
         return Look(found, between, own, None, None)
     right, compared = (float(right_of(model, some.samples).double().mean()) for model in (whole, ground.reference))
     return Look(found, between, own, compared - right, gaps_of(whole, some, **sizes))
@@ -99,15 +108,18 @@ def _trained_again(ground: Ground, best: Best, saw: bool, progress: Progress) ->
     if recipe.method == "leace" and not recipe.noise:
         return (), SAME
     found: list[Look] = []
+
+    def partly(done: int) -> Progress:
+        return lambda part, fraction: progress("", (done + fraction) / times)
+
     for number in range(1, times + 1):
         secret = hmac.digest(ground.secret, f"trained again {number}".encode(), "sha256")
-        other = replace(recipe, seed=recipe.seed + number)
+        other = replace(recipe, seed=recipe.seed + ELSEWHERE + number)
         try:
-            net, heads = removed(other, ground.before, ground.rows, secret=secret, progress=silent)
+            net, heads = removed(other, ground.before, ground.rows, secret=secret, progress=partly(len(found)))
             found.append(_look(ground, net, heads, best, ground.refitted(net) if saw else None))
-        except (Failure, ValueError) as error:  # what is published does not depend on how another seed fares
+        except ENDS_EARLY as error:  # what is published does not depend on how another seed fares
             return tuple(found), ended_early(error)
-        progress("", number / times)
     return tuple(found), ""
 
 

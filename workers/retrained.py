@@ -85,7 +85,7 @@ def attacked(removal: Retrained, progress: Progress) -> Shown:
     )
     if not affordable(recipe, len(kept.core)):
         why = f"Not estimable: {len(kept.core)} core rows and this network are too many to train dozens of cores for an audit."
-        return Shown(told("membership", {"withheld": why}))
+        return Shown(told("membership", {"withheld": why}), fitted=False)
     count = AUDITS["audits"]["membership"]["canaries"]
     share = [round(count * len(part) / len(targets)) for part in (targets.core, targets.user)]  # planted where the targets were
     planted = [mislabelled(part, classes=len(classes), seed=SEED, count=n) for part, n in zip((kept.core, kept.user), share, strict=True)]

@@ -1,4 +1,4 @@
-"""User weights of a linearised version fitted again on some of its user samples: by its own solver, and served as it is served."""
+"""User weights of a linearised version fitted again on some of its user samples: as first versions are, and served as it is served."""
 
 from __future__ import annotations
 

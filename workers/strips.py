@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.audit import decoder
+from models.audit import decoder, findings
 from models.audit.decoder import Decoder, Gain, Scored
-from models.audit.findings import SERVED as STATED
 from models.audit.findings import mean_and_largest, shown
 from models.data import Samples
 from models.guarantee import Measured, Power
@@ -26,6 +25,7 @@ from workers.beyond import NOT_A_BOUND, beyond, saved
 from workers.failure import Failure
 from workers.fitted import SERVED, WITHOUT, Members, members
 from workers.judging import SEED
+from workers.null import Null
 from workers.telling import NOTHING, THUMBNAIL, tell, thumbnail
 
 GAP, GREY = 2, 128
@@ -34,6 +34,9 @@ DRAWS = 3
 
 SHUFFLED = "shuffled"
 """Who is told what is served for another image."""
+
+RETRAINED = "retrained "
+"""Who is told what a retrained version serves; numbered."""
 
 REFITTING = 0.1
 """Share of the time that refits without a group take."""
@@ -58,18 +61,17 @@ def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progres
     told = {name: learn for name, (learn, _) in known.items()}
     if isinstance(group, Members):
         told[WITHOUT] = version.reads(train)(group.versions[WITHOUT]).float()
-    steps = count.get("decoder_steps", rules["steps"])
-    fitted = tell(train.inputs, told, steps, lambda part, done: progress(part, REFITTING + (1 - REFITTING) * done))
+    steps, spare = count.get("decoder_steps", rules["steps"]), {name for name in known if name.startswith(RETRAINED)}
+    fitted = tell(train.inputs, told, steps, lambda part, done: progress(part, REFITTING + (1 - REFITTING) * done), spare=spare)
     scores = {NOTHING: decoder.nll(fitted[NOTHING], test.inputs, None)}
-    scores |= {name: decoder.nll(fitted[name], test.inputs, judged) for name, (_, judged) in known.items()}
+    scores |= {name: decoder.nll(fitted[name], test.inputs, judged) for name, (_, judged) in known.items() if name in fitted}
     gains = {name: decoder.gain(scores[NOTHING], score) for name, score in scores.items() if name != NOTHING}
     files = {"decoder.csv": _csv(scores, gains)}
     pictures, judge = min(count.get("pictures", rules["pictures"]), len(test)), known[SERVED][1]
     drawn = {"decoder-strip.png": strip(fitted[SERVED], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
     if isinstance(group, Members):
-        return Found([*_stated(scores, gains, version.null.note), _beyond(version, group, fitted)], files, drawn)
-    why = f"{version.null.note} Of images that it was fitted on nothing is said. {group}"
-    return Found(_stated(scores, gains, why), files, drawn)
+        return Found([*_stated(scores, gains, version.null), _beyond(version, group, fitted)], files, drawn)
+    return Found(_stated(scores, gains, version.null, f" Of images that it was fitted on nothing is said. {group}"), files, drawn)
 
 
 def _known(version: Audited, train: Samples, test: Samples) -> dict[str, tuple[Tensor, Tensor]]:
@@ -83,7 +85,7 @@ def _known(version: Audited, train: Samples, test: Samples) -> dict[str, tuple[T
     }
     some = replace(version.null, versions=version.null.versions[: AUDITS["audits"]["decoder"]["retrainings"]])
     for number, pair in enumerate(zip(some.answers(train), some.answers(test), strict=True), start=1):
-        known[f"retrained {number}"] = pair[0].float(), pair[1].float()
+        known[f"{RETRAINED}{number}"] = pair[0].float(), pair[1].float()
     return known
 
 
@@ -95,21 +97,23 @@ def _beyond(version: Audited, group: Members, fitted: Mapping[str, Decoder]) -> 
     return saved(gains[SERVED], [gain for name, gain in gains.items() if name != SERVED], planted, BEYOND)
 
 
-def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], retrained: str) -> list[Measured]:
+def _stated(scores: Mapping[str, Scored], gains: Mapping[str, Gain], null: Null, alone: str = "") -> list[Measured]:
     """Say what was found.
 
     Args:
-        retrained: what the retrained versions are, or why there are none.
+        null: the retrained versions, of which the first have decoders.
+        alone: what more there is to say.
     """
     served, shuffled, planted = gains[SERVED], gains[SHUFFLED], gains[THUMBNAIL]
-    again = [name for name in scores if name.startswith("retrained ")]
+    again = [name for name in scores if name.startswith(RETRAINED)]
     caught = planted.ci95[0] > max(0.0, shuffled.ci95[1])
     power, n = Power(planted=1, caught=int(caught)), served.n
     said = "a planted thumbnail of the image was seen" if caught else "void: not even a planted thumbnail of the image was seen"
-    beside = f"{retrained} Each of the first {len(again)} has a decoder of its own." if again else retrained
-    told = Measured(audit="decoder", access=STATED, metric="information about the image, nats a dimension", value=served.value,
-                    ci95=served.ci95, n=n, null=mean_and_largest([gains[name].value for name in again]), reference=planted.value,
-                    power=power, void=not caught, note=f"{NOT_A_BOUND} {beside} The reference is the thumbnail; {said}.")  # fmt: skip
+    beside = f"{null.about(len(again))}{' Each has a decoder of its own.' if again else ''}"
+    how: dict[str, Any] = {"reference": planted.value, "power": power, "void": not caught}
+    how["note"] = f"{NOT_A_BOUND} {beside} The reference is the thumbnail; {said}.{alone}"
+    told = Measured(audit="decoder", access=findings.SERVED, metric="information about the image, nats a dimension", value=served.value,
+                    ci95=served.ci95, n=n, null=mean_and_largest([gains[name].value for name in again]), **how)  # fmt: skip
     note = "The same decoder told what is served for other images: what it seems to gain is its own."
     own = shown("decoder", "information about the image, told of other images, nats a dimension", shuffled.value, n, ci95=shuffled.ci95,
                 note=note)  # fmt: skip

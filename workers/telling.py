@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from models.audit import decoder
 from models.audit.decoder import Decoder, Decoding
 from models.device import accelerator
 from models.progress import Progress
+from workers.failure import Failure
 from workers.judging import SEED
 
 NOTHING, THUMBNAIL = "nothing", "thumbnail"
@@ -27,13 +28,19 @@ SIDE = 4
 """Of the small copy."""
 
 
-def tell(images: Tensor, known: Mapping[str, Tensor], steps: int, progress: Progress) -> dict[str, Decoder]:
+def tell(
+    images: Tensor, known: Mapping[str, Tensor], steps: int, progress: Progress, *, spare: Collection[str] = ()
+) -> dict[str, Decoder]:
     """Train a decoder for each, and one more of the same budget that is told nothing, on a GPU where there is one.
 
     Args:
         images: `[n, C, H, W]` uint8, to learn from.
         known: `[n, ...]` each, what is told of them.
         steps: of the first decoder. Each of the others goes on from it.
+        spare: those that are left out if they diverge.
+
+    Raises:
+        Failure: `decoder`, where another diverges.
     """
     device = str(accelerator())
     how = decoding(images, steps)
@@ -44,11 +51,22 @@ def tell(images: Tensor, known: Mapping[str, Tensor], steps: int, progress: Prog
     def part(begun: int, units: int) -> Progress:
         return lambda _, done: progress("decoder", (begun + units * done) / whole)
 
-    untold = decoder.fit(images, None, how, device=device, progress=part(0, SHARE))
-    return {
-        name: decoder.fit(images, h, on, untold=untold, device=device, progress=part(SHARE + place, 1))
-        for place, (name, h) in enumerate(told.items())
-    }
+    def fitted(h: Tensor | None, how: Decoding, untold: Decoder | None, told: Progress) -> Decoder:
+        return decoder.fit(images, h, how, untold=untold, device=device, progress=told)
+
+    found: dict[str, Decoder] = {}
+    name = NOTHING
+    try:
+        untold = fitted(None, how, None, part(0, SHARE))
+        for place, (name, h) in enumerate(told.items()):
+            try:
+                found[name] = fitted(h, on, untold, part(SHARE + place, 1))
+            except ValueError:
+                if name not in spare:
+                    raise
+    except ValueError as error:
+        raise Failure("decoder", f"The decoder that is told {name} failed: {error}.") from error
+    return found
 
 
 def decoding(images: Tensor, steps: int) -> Decoding:

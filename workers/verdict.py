@@ -157,6 +157,8 @@ def _repeated(again: Again, asked: Asked, n: int) -> list[Measured]:
     """What the chosen point shows on the rows that choose, beside the same trained again from other seeds."""
     shown = [] if again.apart is None else [findings.shown(ACCURACY, f"{DROP}.retrained_apart", again.apart, n, access=ANSWERS)]
     own, looks = again.own, again.looks
+    if own is None:
+        return [*shown, findings.shown(findings.PROBES, "retrainings", 0, n, access=ACCESS, note=again.why)]
     anew, rows = [one.found for one in looks], own.found.n
     shown += findings.of_retrained(own.found, anew, access=ACCESS, claim=asked.claim, why=again.why, rows=CHOOSES)
     if not looks:

@@ -61,7 +61,7 @@ class Rate:
     ci95: tuple[float, float] | None
 
     null: tuple[float, float] | None = None
-    """Of retrained models one by one: the mean, and what one in 100 exceeds."""
+    """Of retrained models one by one: the mean, and what one in 100 exceeds; the largest of fewer."""
 
 
 @dataclass(frozen=True)

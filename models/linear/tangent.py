@@ -64,7 +64,7 @@ class Tangent:
         return Tangent(copy.deepcopy(self.net).double(), self.names, self.front, self.back)
 
     def on(self, device: torch.device) -> Tangent:
-        """Return the same expansion computed elsewhere; rows, vectors and results stay on the processor."""
+        """Return the same expansion computed elsewhere. `forward`, `backward` and `outputs` take from the processor and give to it."""
         return self if device == self.device else Tangent(copy.deepcopy(self.net).to(device), self.names, self.front, self.back)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:

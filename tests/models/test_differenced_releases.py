@@ -11,6 +11,7 @@ from released import Removed, removed
 from models.audit.differencing import differencing
 from models.progress import silent
 from workers.differenced_releases import GROUPS, Others
+from workers.judging import SEED
 from workers.released import Attacked
 
 
@@ -30,10 +31,10 @@ def test_each_removal_of_the_null_takes_as_many_others_whose_answers_then_change
     before, seen = others.answers(removal.before), []
 
     generator = np.random.default_rng(0)
-    for gone, after in others.removals(lambda loss: removal.how.forget(loss, removal.before, generator.bytes), generator):
+    for gone, after in others.removals(lambda loss: removal.how.forget(loss, removal.before, generator.bytes)):
         went = torch.cat([torch.zeros(aimed, dtype=torch.bool), torch.isin(others.places, gone)])
         seen.append((int(went.sum()), differencing(before, after, others.labels, went).auc))
-    null = others.null(np.random.default_rng(0), silent)
+    null = others.null(generator.bytes, silent)
 
     assert [count for count, _ in seen] == [aimed] * GROUPS
     assert min(auc for _, auc in seen) > 0.65  # who went instead shows
@@ -45,7 +46,7 @@ def test_without_noise_the_attack_is_that_on_the_minimisers_of_a_dense_factorisa
     others = others_of(removal)
     gone = torch.arange(len(others.labels)) < len(removal.targets)
 
-    quiet, _ = others.quiet(np.random.default_rng(0), silent)
+    quiet, _ = others.quiet(silent)
     truth = differencing(others.answers(removal.before), others.answers(removal.retrained), others.labels, gone)
     noised = removal.how.noised(removal.retrained, np.random.default_rng(0).bytes)
     loud = differencing(others.answers(removal.before), others.answers(noised), others.labels, gone)
@@ -54,15 +55,15 @@ def test_without_noise_the_attack_is_that_on_the_minimisers_of_a_dense_factorisa
     assert loud.auc <= truth.auc
 
 
-def test_the_null_without_noise_is_of_the_same_others_forgotten_by_minimisers(removal: Removed) -> None:
+def test_the_null_without_noise_is_of_the_same_others_forgotten_without_noise(removal: Removed) -> None:
     others, aimed, done = others_of(removal), len(removal.targets), []
     one, stay = others.one, removal.world.kept
     everybody = one.world.sums().plus(one.aimed)
     held = one.how.fit(everybody.without(stay.pick(torch.arange(0))), removal.before)
 
-    _, null = others.quiet(np.random.default_rng(0), lambda part, share: done.append(share))
+    _, null = others.quiet(lambda part, share: done.append(share))
 
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(SEED + 1)
     for told in null:
         gone = torch.from_numpy(generator.choice(len(stay), size=aimed, replace=False))
         left = ~torch.isin(others.places, gone)

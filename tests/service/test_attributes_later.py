@@ -60,6 +60,8 @@ def test_core_rows_without_the_attribute_need_data_all_and_samples_then_go_by_re
     stated = statement(site, f"/jobs/{audit['id']}/certificate")["findings"]
     found = [f for f in stated if f["audit"] in ("utility", "distance", "fairness")]
     assert len(found) > 6 and all(f["null"] is not None and "2 versions trained again from other seeds" in f["says"] for f in found)
+    attack = site.client.post(f"/models/bare/versions/{latest}/audit", json={"audits": ["membership"]})
+    assert (attack.status_code, attack.json()["code"]) == (422, "audit_unsupported")  # refits on such a network are no retraining
     accuracy = next(f for f in found if f["metric"] == "accuracy")
     assert abs(float(accuracy["null"]["mean"]) - float(accuracy["value"])) < 0.05
     kl = next(f for f in found if f["metric"].startswith("KL"))

@@ -15,11 +15,16 @@ from models.guarantee import Measured, Power
 from workers import decoded
 from workers.beyond import beyond
 from workers.documents import document
+from workers.null import Null
 from workers.strips import _stated, nearest, png
 from workers.telling import decoding
 
 NO_ROWS = [Samples(torch.zeros(0, 1, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64), ())] * 2
 NATS = torch.linspace(100, 200, 50, dtype=torch.float64)
+
+
+def no_rows(rows: Samples) -> Any:
+    raise AssertionError("nothing is read to say what was found")
 
 
 def stated(*, thumbnail: float, again: bool = True) -> list[dict[str, Any]]:
@@ -36,7 +41,8 @@ def stated(*, thumbnail: float, again: bool = True) -> list[dict[str, Any]]:
     if not again:
         scores = {name: score for name, score in scores.items() if "retrained" not in name}
     gains = {name: gain(scores["nothing"], score) for name, score in scores.items() if name != "nothing"}
-    return [document(one) for one in _stated(scores, gains, "What they are.")]
+    null = Null(((no_rows, NATS),) * 8, "refits") if again else Null((), "refits", "None are there.")
+    return [document(one) for one in _stated(scores, gains, null)]
 
 
 def test_a_decoder_that_sees_a_planted_thumbnail_reports_and_one_that_does_not_is_void_in_words() -> None:
@@ -56,7 +62,8 @@ def test_what_a_decoder_finds_stands_beside_retrained_versions_and_who_is_told_o
     assert [float(told["null"][end]) for end in ("mean", "limit")] == pytest.approx([saved["own"], saved["2"]], rel=1e-4)
     assert abs(float(own["value"])) < 0.001 < float(told["value"])
     assert float(bits["null"]["limit"]) > float(bits["value"]) == pytest.approx(float(bits["null"]["mean"]))
-    assert [one["null"] for one in alone] == [None] * 3 and all("What they are." in str(one["says"]) for one in (told, bits, alone[0]))
+    assert [one["null"] for one in alone] == [None] * 3 and "None are there." in str(alone[0]["says"])
+    assert all("over 2 refits: mean and largest. Each has a decoder" in str(one["says"]) for one in (told, bits))
 
 
 @pytest.mark.parametrize(("thumbnail", "answer"), [(20.0, "reported"), (3.0, "void")])

@@ -41,7 +41,7 @@ def test_an_odd_row_is_in_neither_half_and_of_a_single_one_there_are_none() -> N
         assert len(first) == len(second) == 3 and len({*first.tolist(), *second.tolist()}) == 6
     alone = of_fixed_features(CORE, BASE, part(torch.tensor([0])))
 
-    assert alone.pairs == () and alone.why == alone.note == NOBODY
+    assert alone.pairs == () and alone.why == NOBODY
 
 
 def test_a_whole_model_s_halves_add_up_to_it_and_are_chosen_by_the_rows_ids() -> None:

@@ -17,9 +17,9 @@ from models.linear.statistics import gram, merge
 from tests.workers.test_halves import BASE, CORE, SAMPLES, USERS, part
 from workers import fitted
 from workers.artifacts import NamedRows
-from workers.audited import ON_USERS, Sums
+from workers.audited import Sums
 from workers.beyond import REFITS
-from workers.fitted import SERVED, WITHOUT, Members, members
+from workers.fitted import KNOWN, SERVED, WITHOUT, Members, members
 from workers.null import Null
 
 
@@ -38,12 +38,20 @@ def test_rows_are_read_once_by_all_versions_that_read_them_alike() -> None:
     one, other = Reading(1.0), Reading(2.0)
     weights = [torch.randn(5, 3, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
 
-    found = Null(((one, weights[0]), (other, weights[1]), (one, weights[2])), "What they are.").answers(SAMPLES)
+    found = Null(((one, weights[0]), (other, weights[1]), (one, weights[2])), "refits").answers(SAMPLES)
 
     expected = [SAMPLES.inputs @ weights[0], 2 * SAMPLES.inputs @ weights[1], SAMPLES.inputs @ weights[2]]
     assert all(torch.equal(each, there) for each, there in zip(found, expected, strict=True))
     assert (one.times, other.times) == (1, 1)
-    assert Null((), "None.").answers(SAMPLES) == []
+    assert Null((), "refits", "None.").answers(SAMPLES) == []
+
+
+def test_what_stands_beside_is_said_with_how_many_there_are_and_why_they_are_fewer() -> None:
+    some = ((Reading(1.0), torch.zeros(5, 3)),) * 3
+
+    assert Null(some, "refits").note == "The null is over 3 refits: mean and largest."
+    assert Null(some, "refits", "One diverged.").about(2) == "The null is over 2 refits: mean and largest. One diverged."
+    assert Null((), "refits", "Nobody is there.").note == "Nobody is there."
 
 
 def version(count: int, *, saw_users: bool = False) -> Any:
@@ -87,4 +95,4 @@ def test_of_fixed_features_the_refits_lack_the_group_and_all_but_one_as_many_oth
 
 def test_of_too_few_or_of_a_network_that_learnt_from_them_nothing_is_told() -> None:
     assert members(version(60), lambda done: None) == "The model holds 60 user samples: a quarter of them are fewer than 20."
-    assert members(version(60, saw_users=True), lambda done: None) == ON_USERS
+    assert members(version(60, saw_users=True), lambda done: None) == KNOWN
