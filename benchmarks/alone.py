@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import rivals, setting
-from benchmarks.machine import one_thread
+from benchmarks.machine import one_thread, resident
 from models.linear.core import Core
 
 Method = Callable[[Path, Core], Callable[[], object]]
@@ -73,20 +73,14 @@ def finish(process: subprocess.Popen[str]) -> Alone:
 def main(method: str, folder: Path) -> Alone:
     """Load what the method needs and run it once, on one thread."""
     with one_thread():
-        before = _memory("VmRSS")
+        before = resident("VmRSS")
         core = setting.read_core(folder)
         work = METHODS[method](folder, core)
         begun = time.perf_counter()
         work()
         seconds = time.perf_counter() - begun
     # Not getrusage: its maximum is taken over from the process that started this one.
-    return Alone(seconds, _memory("VmHWM") - before)
-
-
-def _memory(name: str) -> int:
-    """Return a figure of this process in bytes: VmRSS is what is resident now, VmHWM the most that ever was."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+    return Alone(seconds, resident("VmHWM") - before)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from benchmarks.clock import Contender, in_turns, once
 from benchmarks.data import draw, images
-from benchmarks.machine import where
+from benchmarks.machine import peak_of, where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress, seconds, times
 from benchmarks.tuning import fraction, from_scratch
 from models.data import Samples
 from models.forget.newton import MU_MAX, forget
 from models.linear.descent import cg, sgd
 from models.linear.quadratic import Quadratic
-from models.linear.tangent import STEP, prepare, pulled, pushed
+from models.linear.tangent import STEP, normal, prepare
 from models.linear.whole import logits, quadratic, zero
 from models.linear.whole_fit import WholeFit, fit_whole
 from models.nets import Architecture
@@ -172,7 +172,7 @@ def _length(division: Division, e: Tensor) -> float:
 
 
 def _one_pass(division: Division) -> dict[str, float]:
-    """Time H v over a thousand rows beside its floor, one forward and one backward pass of the same network over them."""
+    """Time H v over a thousand rows, and weigh it, beside its floor: one forward and one backward pass of the same network over them."""
     tangent = division.fit.core.tangent
     parts = [division.rows[i : i + STEP] for i in range(0, 1024, STEP)]
     v = torch.randn(tangent.p, generator=torch.Generator().manual_seed(1))
@@ -180,7 +180,7 @@ def _one_pass(division: Division) -> dict[str, float]:
 
     def product(_: object) -> None:
         for part in parts:
-            pulled(tangent, part, pushed(tangent, part, v))
+            normal(tangent, part, v)
 
     def floor(_: object) -> None:
         values = [tangent.net.get_parameter(name).requires_grad_(True) for name in tangent.names]
@@ -190,7 +190,9 @@ def _one_pass(division: Division) -> dict[str, float]:
         tangent.net.requires_grad_(False)
 
     timed = in_turns({"product": Contender(product), "floor": Contender(floor)}, repeats=9)
-    return {"product": timed["product"].median, "floor": timed["floor"].median}
+    peaks = {name: median(peak_of(partial(run, None)) for _ in range(5)) for name, run in (("product", product), ("floor", floor))}
+    return {"product": timed["product"].median, "floor": timed["floor"].median,
+            "product_bytes": peaks["product"], "floor_bytes": peaks["floor"]}  # fmt: skip
 
 
 def _rivals(division: Division, core_samples: Samples, seed: int) -> dict[str, Any]:
@@ -284,7 +286,10 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
         for one in cell["forgetting"]
     )  # fmt: skip
     one = cell.get("pass")
-    ratio = f" H v over 1,024 rows: {times(one['product'] / one['floor'])} of one forward and one backward pass." if one else ""
+    ratio = ""
+    if one:
+        ratio = f" H v over 1,024 rows: {times(one['product'] / one['floor'])} of one forward and one backward pass"
+        ratio += f", and {times(one['product_bytes'] / one['floor_bytes'])} of its memory, {STEP} rows at a time."
     note = (
         "Distances to the refitted weights (solved to a tenth of the target) in units of sigma, in the norm of the noise's shape; "
         "the bound is what the solver stopped by. "

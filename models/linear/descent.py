@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.linear.curvature import Curvature, Preconditioner
 from models.linear.quadratic import Loss, Quadratic, rho
-from models.linear.tangent import STEP, away, home, pulled, pushed
+from models.linear.tangent import STEP, away, home, normal
 from models.progress import Progress, check, silent
 
 PHASE = "solve"
@@ -178,8 +178,7 @@ def sgd(
         for chosen in torch.split(torch.randperm(count, generator=generator), STEP):
             check(quadratic.stop)
             part = away(quadratic.quick, rows[chosen])
-            moved = pulled(quadratic.quick, part, pushed(quadratic.quick, part, v))
-            curved = home(moved) * (count / len(chosen)) + quadratic.ridge * v
+            curved = home(normal(quadratic.quick, part, v)) * (count / len(chosen)) + quadratic.ridge * v
             speed = momentum * speed - size * (curved - gradient)
             v = v + speed
         quadratic.passes.single += 1

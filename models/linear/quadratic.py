@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.linear.tangent import STEP, Tangent, away, batches, forward, home, pulled, pushed
+from models.linear.tangent import STEP, Tangent, away, batches, forward, home, normal, pulled
 from models.progress import Stop, never
 
 
@@ -97,7 +97,7 @@ class Quadratic:
         found, unit = torch.zeros_like(v, device=self.quick.device), away(self.quick, v / size)
         for rows in (self.rows, self.core):
             for part in batches(self.quick, rows, self.stop):
-                found += pulled(self.quick, part, pushed(self.quick, part, unit)).double()
+                found += normal(self.quick, part, unit).double()
         return self.ridge * v + size * home(found)
 
     def loss(self, w: Tensor) -> float:
@@ -118,10 +118,10 @@ def slope(tangent: Tangent, rows: Tensor, missed: Tensor, core: Tensor, w: Tenso
     there, moved = away(tangent, w), bool(w.any())
     found = torch.zeros_like(there)
     for number, part in enumerate(batches(tangent, rows, stop)):
-        gap = away(tangent, -missed[number * STEP : (number + 1) * STEP])
-        found += pulled(tangent, part, pushed(tangent, part, there) + gap if moved else gap)
+        aim = missed[number * STEP : (number + 1) * STEP]
+        found += normal(tangent, part, there, aim) if moved else pulled(tangent, part, -aim)
     for part in batches(tangent, core, stop) if moved else ():
-        found += pulled(tangent, part, pushed(tangent, part, there))
+        found += normal(tangent, part, there)
     return home(found)
 
 

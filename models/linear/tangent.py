@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -192,9 +193,14 @@ def home(values: Tensor) -> Tensor:
 
 def pushed(tangent: Tangent, part: Tensor, vector: Tensor) -> Tensor:
     """Return J v `[b, C]` of one batch, left where it is computed."""
+    return expanded(tangent, part, vector)[1]
+
+
+def expanded(tangent: Tangent, part: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+    """Return net(x) and J v, `[b, C]` each, of one batch, left where they are computed."""
     values = {name: tangent.net.get_parameter(name) for name in tangent.names}
-    moved: Tensor = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(away(tangent, vector)),))[1]
-    return moved
+    found: Any = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(away(tangent, vector)),))
+    return found[0], found[1]
 
 
 def pulled(tangent: Tangent, part: Tensor, cotangent: Tensor) -> Tensor:
@@ -202,6 +208,22 @@ def pulled(tangent: Tangent, part: Tensor, cotangent: Tensor) -> Tensor:
     values = {name: tangent.net.get_parameter(name) for name in tangent.names}
     pull = vjp(lambda named: _logits(tangent, named, part), values)[1]
     return tangent.vector(pull(away(tangent, cotangent))[0])
+
+
+def normal(tangent: Tangent, part: Tensor, vector: Tensor, missed: Tensor | None = None) -> Tensor:
+    """Return J^T (J v - m) `[p]` of one batch, left where it is computed: both products from one pass of the network itself.
+
+    Args:
+        missed: m `[b, C]`; None is 0.
+    """
+    values, direction = {name: tangent.net.get_parameter(name) for name in tangent.names}, tangent.named(away(tangent, vector))
+
+    def both(named: dict[str, Tensor]) -> Any:
+        return jvp(lambda own: _logits(tangent, own, part), (named,), (direction,))
+
+    shared: Any = vjp(both, values, has_aux=True)
+    _, pull, moved = shared
+    return tangent.vector(pull(moved if missed is None else moved - away(tangent, missed))[0])
 
 
 def _logits(tangent: Tangent, named: dict[str, Tensor], part: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.device import accelerator
 from models.linear.frozen import one_hot
 from models.linear.quadratic import Quadratic
-from models.linear.tangent import Tangent, forward, outputs, prepare
+from models.linear.tangent import Tangent, batches, expanded, forward, home, outputs, prepare
 from models.progress import Progress, Stop, never, silent
 
 
@@ -48,7 +48,9 @@ def base(core: WholeCore, exact: Tangent, rows: Tensor, *, stop: Stop = never) -
     Args:
         exact: the core's expansion in float64.
     """
-    return core.logit_scale * outputs(exact, rows, stop=stop) + forward(exact, rows, core.weight, stop=stop)
+    read = (expanded(exact, part, core.weight) for part in batches(exact, rows, stop))
+    found = [home(core.logit_scale * own + moved) for own, moved in read]
+    return torch.cat(found) if found else torch.zeros(0, core.classes, dtype=torch.float64)
 
 
 def logits(core: WholeCore, w: Tensor, inputs: Tensor, *, progress: Progress = silent, stop: Stop = never) -> Tensor:

@@ -30,7 +30,7 @@ def came_home(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         seen.append(values)
         return torch.zeros(values.shape, dtype=torch.float64)
 
-    for module in (tangent, quadratic, descent):
+    for module in (tangent, quadratic, descent, whole):
         monkeypatch.setattr(module, "home", zeros)
     return seen
 
