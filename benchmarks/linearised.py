@@ -297,8 +297,8 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
     note = (
         "Distances to the refitted weights (solved to a tenth of the target) in units of sigma, in the norm of the noise's shape; "
         "the bound is what the solver stopped by. "
-        "Passes over kept and core rows, two of them in float64, four where the way is long; reading f0 of the kept rows once, in float64, "
-        f"is not counted.{ratio}"
+        "Passes over kept and core rows, one of them in float64, three where the way is long; reading the network's own logits of the kept "
+        f"rows once, in float64, is not counted.{ratio}"
     )
     headings = ("forgotten", "passes", "time", "w_u from zero: passes", "time", "distance before", "after", "bound")
     return Table("forgetting", headings, rows, note)

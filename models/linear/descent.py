@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,9 +71,9 @@ def cg(
 ) -> Descent:
     """Move from `start` to the minimiser by preconditioned conjugate gradients, until the error is at most `target`.
 
-    The gradient is computed in float64 at the start and at the end, after each restart, and twice on a long way; other steps use H v in
-    the quadratic's quick type. The answer is judged by the last gradient, never by the number of steps. A step is as long as makes the
-    loss least, but the last one as makes the error least.
+    The gradient is computed in float64 at the end, after each restart, and twice on a long way; at the start, and for H v in other steps,
+    the quadratic's quick type does. The answer is judged by the last gradient, never by the number of steps. A step is as long as makes
+    the loss least, but the last one as makes the error least.
 
     Args:
         start: `[p]` float64, any point; a good one costs fewer steps.
@@ -83,12 +84,11 @@ def cg(
 
     Source: Hestenes & Stiefel, 1952; preconditioner as in Frangella, Tropp & Udell, 2021, section 5. https://arxiv.org/abs/2110.02820
     """
-    found: Way | Descent = Way(start.clone())
+    how: dict[str, Any] = {"shape": shape or curvature, "target": target, "most": most, "progress": progress}
+    begun = Way(start.clone())
+    found = onwards(begun, quadratic.rough(start), lambda: quadratic, curvature, sure=False, **how)
     while isinstance(found, Way):
-        gradient = quadratic.gradient(found.w)
-        found = onwards(
-            found, gradient, lambda: quadratic, curvature, shape=shape or curvature, target=target, most=most, progress=progress
-        )
+        found = onwards(found, quadratic.gradient(found.w), lambda: quadratic, curvature, **how)
     return found
 
 
@@ -101,6 +101,7 @@ def onwards(
     shape: Curvature,
     target: float,
     most: int,
+    sure: bool = True,
     progress: Progress = silent,
 ) -> Way | Descent:
     """Judge a point by its gradient in float64; where it misses the target, go on to the next that should meet it.
@@ -109,9 +110,12 @@ def onwards(
         gradient: `[p]` float64 at `way.w`, whoever computed it.
         quadratic: asked for where steps are to be made.
         shape, target, most: as for `cg`.
+        sure: whether products in float64 made the gradient. Others judge nothing.
     """
     w, passes, error = way.w, way.passes + 1, shape.bound(gradient) ** 0.5
     history = list(way.history) or [error]
+    if not sure and (error <= target or passes + 2 > most):
+        return Way(w, (), way.runs, passes)
     if error <= target or way.runs == RESTARTS or passes + 2 > most:
         return Descent(w, error, float(gradient.norm()), tuple(history), error <= target, passes)
     loss = quadratic()

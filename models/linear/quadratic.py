@@ -38,13 +38,19 @@ class Loss(Protocol):
     def gradient(self, w: Tensor) -> Tensor:
         """Return g at `w` `[p]`, in float64."""
 
+    def rough(self, w: Tensor) -> Tensor:
+        """Return about the same, in less time."""
+
     def curved(self, v: Tensor) -> Tensor:
         """Return H v `[p]`."""
 
 
 @dataclass(frozen=True)
 class Quadratic:
-    """L_D(w) = sum_D 1/2 |f0_i + J_i w - t_i|^2 + 1/2 sum_core |J_i w|^2 + L/2 |w|^2, in sum form: L is not multiplied by anything."""
+    """L_D(w) = sum_D 1/2 |f0_i + J_i w - t_i|^2 + 1/2 sum_core |J_i w|^2 + L/2 |w|^2, in sum form: L is not multiplied by anything.
+
+    With f0 = c net + J w_core the first term is 1/2 |J_i (w_core + w) - (t_i - c net_i)|^2: one product does for both.
+    """
 
     tangent: Tangent
     """In float64; the gradient is computed with it, which on any device TF32 and bfloat16 have no part in."""
@@ -55,8 +61,8 @@ class Quadratic:
     rows: Tensor
     """`[n, ...]` prepared user rows that are kept."""
 
-    missed: Tensor
-    """t - f0 `[n, C]` float64 of these rows."""
+    aims: Tensor
+    """t - c net `[n, C]` float64 of these rows; t - f0 where there is no `base`."""
 
     core: Tensor
     """`[m, ...]` prepared core rows: curvature and nothing else."""
@@ -70,21 +76,37 @@ class Quadratic:
     cuts: tuple[tuple[int, int], ...] = ()
     """Of each data block the number of user rows and of core rows, in their order; () takes all as one block."""
 
+    base: Tensor | None = None
+    """w_core `[p]` float64, which user rows see added to w."""
+
+    @property
+    def missed(self) -> Tensor:
+        """t - f0 `[n, C]` float64 of these rows: what J w is to be."""
+        return self.aims if self.base is None else self.aims - forward(self.tangent, self.rows, self.base)
+
     @property
     def counts(self) -> tuple[int, int]:
         """Number of user rows and of core rows."""
         return len(self.rows), len(self.core)
 
     def gradient(self, w: Tensor) -> Tensor:
-        """Return g = sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w + L w, `[p]`, all of it in float64, block by block.
+        """Return g = sum_D J_i^T (f0_i + J_i w - t_i) + sum_core J_i^T J_i w + L w, `[p]`, all of it in float64, block by block.
 
         Args:
             w: `[p]` float64.
         """
         self.passes.double += 1
         user, core = ([cut[side] for cut in self.cuts or ((len(self.rows), len(self.core)),)] for side in (0, 1))
-        blocks = zip(torch.split(self.rows, user), torch.split(self.missed, user), torch.split(self.core, core), strict=True)
-        return total(w, self.ridge, (slope(self.tangent, *block, w, stop=self.stop) for block in blocks))
+        blocks = zip(torch.split(self.rows, user), torch.split(self.aims, user), torch.split(self.core, core), strict=True)
+        return total(w, self.ridge, (slope(self.tangent, *block, w, base=self.base, stop=self.stop) for block in blocks))
+
+    def rough(self, w: Tensor) -> Tensor:
+        """Return the same with products in the quick type: where to begin, and never what is certified.
+
+        On Fashion-MNIST (12,000 rows, 16,698 weights) it lies .003 sigma from the other, where .2 sigma is the target.
+        """
+        self.passes.single += 1
+        return total(w, self.ridge, [slope(self.quick, self.rows, self.aims, self.core, w, base=self.base, stop=self.stop)])
 
     def curved(self, v: Tensor) -> Tensor:
         """Return H v = sum_D J_i^T J_i v + sum_core J_i^T J_i v + L v, `[p]`; products in the quick type, sums in float64.
@@ -102,24 +124,27 @@ class Quadratic:
 
     def loss(self, w: Tensor) -> float:
         """Return L_D(w); what tests and figures compare."""
-        gap = forward(self.tangent, self.rows, w) - self.missed
+        gap = forward(self.tangent, self.rows, w if self.base is None else w + self.base) - self.aims
         return 0.5 * float(gap.square().sum() + forward(self.tangent, self.core, w).square().sum() + self.ridge * w.square().sum())
 
 
-def slope(tangent: Tangent, rows: Tensor, missed: Tensor, core: Tensor, w: Tensor, *, stop: Stop = never) -> Tensor:
-    """Return what one data block adds to the gradient: sum_D J_i^T (J_i w - missed_i) + sum_core J_i^T J_i w, `[p]` float64.
+def slope(
+    tangent: Tangent, rows: Tensor, aims: Tensor, core: Tensor, w: Tensor, *, base: Tensor | None = None, stop: Stop = never
+) -> Tensor:
+    """Return what one data block adds to the gradient: sum_D J_i^T (J_i (base + w) - aims_i) + sum_core J_i^T J_i w, `[p]` float64.
 
     Args:
-        tangent: in float64.
-        rows: `[n, ...]` prepared user rows of the block; `missed` is `[n, C]`.
+        rows: `[n, ...]` prepared user rows of the block; `aims` is `[n, C]`.
         core: `[m, ...]` prepared core rows of the block.
         w: `[p]` float64.
+        base: `[p]` float64; None is 0.
     """
     there, moved = away(tangent, w), bool(w.any())
-    found = torch.zeros_like(there)
+    whole = there if base is None else away(tangent, w + base)
+    found = torch.zeros_like(there, dtype=torch.float64)
     for number, part in enumerate(batches(tangent, rows, stop)):
-        aim = missed[number * STEP : (number + 1) * STEP]
-        found += normal(tangent, part, there, aim) if moved else pulled(tangent, part, -aim)
+        aim = aims[number * STEP : (number + 1) * STEP]
+        found += normal(tangent, part, whole, aim) if moved or base is not None else pulled(tangent, part, -aim)
     for part in batches(tangent, core, stop) if moved else ():
         found += normal(tangent, part, there)
     return home(found)

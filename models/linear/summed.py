@@ -132,6 +132,10 @@ class Summed:
         """Return H w - sum_D J_i^T (t_i - f0_i), `[p]` float64."""
         return self.curved(w) - self.side
 
+    def rough(self, w: Tensor) -> Tensor:
+        """Return the same: nothing here is quicker."""
+        return self.gradient(w)
+
     def curved(self, v: Tensor) -> Tensor:
         """Return H v `[p]` float64."""
         return self.sums.H @ v - self.gone.T @ (self.gone @ v)

@@ -193,14 +193,9 @@ def home(values: Tensor) -> Tensor:
 
 def pushed(tangent: Tangent, part: Tensor, vector: Tensor) -> Tensor:
     """Return J v `[b, C]` of one batch, left where it is computed."""
-    return expanded(tangent, part, vector)[1]
-
-
-def expanded(tangent: Tangent, part: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """Return net(x) and J v, `[b, C]` each, of one batch, left where they are computed."""
     values = {name: tangent.net.get_parameter(name) for name in tangent.names}
-    found: Any = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(away(tangent, vector)),))
-    return found[0], found[1]
+    moved: Tensor = jvp(lambda named: _logits(tangent, named, part), (values,), (tangent.named(away(tangent, vector)),))[1]
+    return moved
 
 
 def pulled(tangent: Tangent, part: Tensor, cotangent: Tensor) -> Tensor:

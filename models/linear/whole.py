@@ -10,7 +10,7 @@ from torch import Tensor
 from models.device import accelerator
 from models.linear.frozen import one_hot
 from models.linear.quadratic import Quadratic
-from models.linear.tangent import Tangent, batches, expanded, forward, home, outputs, prepare
+from models.linear.tangent import Tangent, forward, outputs, prepare
 from models.progress import Progress, Stop, never, silent
 
 
@@ -42,17 +42,6 @@ class WholeCore:
         return self.tangent.classes
 
 
-def base(core: WholeCore, exact: Tangent, rows: Tensor, *, stop: Stop = never) -> Tensor:
-    """Return f0 `[n, C]` float64 of prepared rows.
-
-    Args:
-        exact: the core's expansion in float64.
-    """
-    read = (expanded(exact, part, core.weight) for part in batches(exact, rows, stop))
-    found = [home(core.logit_scale * own + moved) for own, moved in read]
-    return torch.cat(found) if found else torch.zeros(0, core.classes, dtype=torch.float64)
-
-
 def logits(core: WholeCore, w: Tensor, inputs: Tensor, *, progress: Progress = silent, stop: Stop = never) -> Tensor:
     """Return the served logits c net(x) + J(x) (w_core + w_u), `[n, C]` float64, from float32 products.
 
@@ -74,7 +63,12 @@ def missed(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, sto
         exact: the core's expansion in float64.
         labels: `[n]` int64.
     """
-    return one_hot(labels, classes=core.classes, target=core.target) - base(core, exact, rows, stop=stop)
+    return aims(core, exact, rows, labels, stop=stop) - forward(exact, rows, core.weight, stop=stop)
+
+
+def aims(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, stop: Stop = never) -> Tensor:
+    """Return t - c net `[n, C]` float64: what J (w_core + w_u) is to be. Arguments as for `missed`."""
+    return one_hot(labels, classes=core.classes, target=core.target) - core.logit_scale * outputs(exact, rows, stop=stop)
 
 
 def quadratic(
@@ -91,8 +85,8 @@ def quadratic(
     place, user = accelerator(), [count for count, _ in cuts] or [len(rows)]
     exact = core.tangent.double().on(place)
     blocks = zip(torch.split(rows, user), torch.split(labels, user), strict=True)
-    aims = torch.cat([missed(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
-    return Quadratic(exact, core.tangent.on(place), rows, aims, core_rows, core.ridge, stop, cuts=cuts)
+    aimed = torch.cat([aims(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
+    return Quadratic(exact, core.tangent.on(place), rows, aimed, core_rows, core.ridge, stop, cuts=cuts, base=core.weight)
 
 
 def zero(core: WholeCore) -> Tensor:

@@ -16,7 +16,8 @@ from models.forget.newton import forget, proved
 from models.linear.curvature import LARGEST, RANK, Curvature, rank_of, standard_normal
 from models.linear.descent import cg
 from models.linear.quadratic import Quadratic
-from models.linear.whole import base, logits, zero
+from models.linear.tangent import forward, outputs
+from models.linear.whole import logits, zero
 
 
 def away(w: Tensor, problem: Linearised) -> float:
@@ -132,7 +133,27 @@ def test_a_long_way_in_float32_takes_hardly_more_passes_than_in_float64(linearis
 
     assert found[0].reached and found[1].reached
     assert quick.passes.total <= exact.passes.total + 1
-    assert quick.passes.double == 4  # two on the way, and both ends
+    assert quick.passes.double == 3  # two on the way, and the end
+
+
+def test_where_a_solver_begins_is_rough_and_where_it_ends_is_not(linearised: Linearised) -> None:
+    loss, start = linearised.loss(GONE), linearised.minimiser()
+    curvature, target = linearised.curvature, 1e-3
+
+    class Liar(Quadratic):
+        """Says of every point that it is the minimiser."""
+
+        def rough(self, w: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(w)
+
+    liar = Liar(loss.tangent, loss.quick, loss.rows, loss.aims, loss.core, loss.ridge, base=loss.base)
+    honest, fooled, short = (cg(one, start, curvature, target=target, most=most) for one, most in ((loss, 200), (liar, 200), (liar, 2)))
+
+    apart = curvature.bound(loss.rough(start) - loss.gradient(start)) ** 0.5
+    assert apart < 1e-3 * curvature.bound(loss.gradient(start)) ** 0.5
+    for found in (honest, fooled):
+        assert found.reached and curvature.bound(loss.gradient(found.w)) ** 0.5 == pytest.approx(found.error, rel=1e-6)
+    assert not short.reached and short.error > target and short.passes == 2
 
 
 def test_the_papers_sgd_comes_closer_but_not_there(linearised: Linearised) -> None:
@@ -173,7 +194,8 @@ def test_forgetting_everything_gives_the_cores_outputs_bit_for_bit(linearised: L
 
     assert torch.equal(released.descent.w, zero(linearised.core)) and released.descent.reached
     assert torch.equal(logits(linearised.core, released.descent.w, inputs), of_core)
-    f0 = base(linearised.core, linearised.core.tangent.double(), linearised.rows[:40])
+    exact, rows = linearised.core.tangent.double(), linearised.rows[:40]
+    f0 = linearised.core.logit_scale * outputs(exact, rows) + forward(exact, rows, linearised.core.weight)
     assert torch.allclose(of_core, f0, rtol=1e-4, atol=1e-4)
 
 

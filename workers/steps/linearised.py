@@ -139,16 +139,17 @@ def _forgotten(
         isotropic = plan["spec"]["release"]["noise"] == "isotropic"
         method = plan["method"]
         return newton.forget(loss(), model.weights, model.curvature, method=method, mu_max=mu, isotropic=isotropic, **noise, **solver)
-    way = Way(model.weights)
+    solver |= {"shape": _shape(plan, model.curvature), "target": mu * model.core.sigma}
     if "parts" in plan:
         judged, gradient = slopes.gathered(plan, shelf, ridge=model.core.ridge)
-        shape, target = _shape(plan, model.curvature), mu * model.core.sigma
-        found = onwards(judged, gradient, loss, model.curvature, shape=shape, target=target, **solver)
-        if isinstance(found, Descent):
-            return newton.release(found, shape, **noise)
-        way = found
+        found = onwards(judged, gradient, loss, model.curvature, **solver)
+    else:
+        whole = loss()
+        found = onwards(Way(model.weights), whole.rough(model.weights), lambda: whole, model.curvature, sure=False, **solver)
+    if isinstance(found, Descent):
+        return newton.release(found, solver["shape"], **noise)
     index = unpack_table(shelf.vault.read(plan["dataset"]["index"]))
-    return slopes.split(way, plan, shelf, set(index["sample_id"].to_pylist()) - keep)
+    return slopes.split(found, plan, shelf, set(index["sample_id"].to_pylist()) - keep)
 
 
 def _at_zero(
