@@ -293,7 +293,9 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
     ratio = ""
     if one:
         ratio = f" H v over 1,024 rows: {times(one['product'] / one['floor'])} of one forward and one backward pass"
-        ratio += f", and {times(one['product_bytes'] / one['floor_bytes'])} of its memory, {STEP} rows at a time."
+        if "product_bytes" in one:
+            ratio += f", and {times(one['product_bytes'] / one['floor_bytes'])} of its memory, {STEP} rows at a time"
+        ratio += "."
     note = (
         "Distances to the refitted weights (solved to a tenth of the target) in units of sigma, in the norm of the noise's shape; "
         "the bound is what the solver stopped by. "
