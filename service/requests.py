@@ -40,6 +40,10 @@ AUDITS = {
 """What can be measured beside the proof, by method; by `retrain` of a model of fixed features without a removed attribute alone."""
 
 
+TRAINING = {"retrain", "cg", "sgd"}
+"""Methods that pass through a network many times, as training does. Others read rows that were encoded before."""
+
+
 def month_later(start: datetime) -> datetime:
     """One calendar month on; the last day of a shorter month (GDPR Art. 12(3); Regulation 1182/71 Art. 3)."""
     year, month = (start.year + 1, 1) if start.month == 12 else (start.year, start.month + 1)
@@ -176,7 +180,7 @@ def receive(
         joined = _JOIN.first(session, **request)
         made = joined is None
         if joined is None:
-            _new_job(session, model, method, training_queue if method == "retrain" else "cpu", now)
+            _new_job(session, model, method, training_queue if method in TRAINING else "cpu", now)
             joined = _JOIN.first(session, **request)
             assert joined is not None
         (job_id,) = joined

@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(default=20.0, ge=0)
     """How often removing an attribute writes down how far it is: what a crash may cost."""
     training_queue: Queue = "cpu"
-    """Which workers train: with `gpu`, fitting and `retrain` wait for a worker of the queue gpu."""
+    """Which workers train: with `gpu`, fitting, `retrain`, `cg` and `sgd` wait for a worker of the queue gpu."""
     rollback_days: float = Field(default=3.0, ge=0)
     """How long a withdrawn version's weights stay sealed before their key is destroyed."""
     max_upload_bytes: int = Field(default=4 << 30, gt=0)

@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service import jobs, migrate, turns
+from service import auth, jobs, migrate, requests, turns
+from service.addressee import addressee
 from service.db import Database
 from service.jobs import Claim, LostLease
+from service.schemas import ForgetBody
 from service.states import Queue
 from service.tables import Dataset, Job, Model
 
@@ -177,3 +179,26 @@ def test_a_claim_that_was_lost_cannot_take_hold_of_its_job(db: Database) -> None
     with pytest.raises(LostLease), db.write() as session:
         jobs.hold(session, held)
     assert claim(db, T0 + 2 * LEASE) is not None
+
+
+@pytest.mark.parametrize(
+    ("spec", "method", "queue"),
+    [
+        ({"core": "train"}, "exact", "cpu"),
+        ({"core": "train"}, "retrain", "gpu"),
+        ({"core": "train", "linearize": "all"}, "cg", "gpu"),
+        ({"core": "train", "linearize": "all"}, "sgd", "gpu"),
+    ],
+)
+def test_what_passes_through_a_network_waits_for_those_who_train(db: Database, spec: dict[str, str], method: str, queue: str) -> None:
+    body = ForgetBody.model_validate({"model": "a", "forget": {"kind": "samples", "ids": ["x"]}, "method": method})
+    with db.write() as session:
+        session.get_one(Model, "a").spec = spec
+        key, _ = auth.create(session, name="k", scopes=list(auth.SCOPES), now=T0)
+        caller = auth.Caller(key.id, frozenset(key.scopes))
+    with db.write() as session:
+        model, _ = addressee(session, body.model)
+        asked, _ = requests.receive(session, caller, model, body, body_blob="b", now=T0, training_queue="gpu")
+
+    with db.read() as session:
+        assert session.get_one(Job, asked.job).queue == queue
