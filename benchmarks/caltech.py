@@ -50,8 +50,8 @@ class Plan:
     """A class without core rows: all that the model knows of it comes from user rows."""
 
     removed: tuple[int, ...] = (1, 10, 100)
-    rank: int = 128
-    """Of the curvature: U takes p times this many float64, and measuring it about six times as much memory."""
+    rank: int | None = None
+    """Of the curvature; None takes what the service takes. U is p times this many float64, and measuring it takes six times as much."""
 
     ridge: float = 1000.0
     sigma: float = 0.05
@@ -157,7 +157,7 @@ def measured(core_samples: Samples, user: Samples, test: Samples, weights: dict[
         assert released is not None, "the first fit did not reach its target"
         numbers |= {
             "rows": {"core": len(core_samples), "user": len(user), "test": len(test)}, "p": core.tangent.p,
-            "fit": {"seconds": fitting, "passes": release.passes, "solve_seconds": solving},
+            "rank": len(model.fit.curvature.values), "fit": {"seconds": fitting, "passes": release.passes, "solve_seconds": solving},
         }  # fmt: skip
         right = {"core": model.right(zero(core)), "whole": model.right(w), "released": model.right(released)}
         progress(f"w_u in {release.passes} passes, {solving:.0f} s; {right}")
@@ -248,7 +248,7 @@ def _accuracy_table(numbers: dict[str, Any]) -> Table:
     plan, count, fit = numbers["plan"], numbers["rows"], numbers["fit"]
     note = (
         f"{count['core']} core, {count['user']} user and {count['test']} test rows of {' x '.join(map(str, numbers['image'][1:]))} pixels. "
-        f"Linearised: {', '.join(LAYERS)}, p = {numbers['p']:,}; rank {plan['rank']}, L = {plan['ridge']:g}, sigma = {plan['sigma']:g}. "
+        f"Linearised: {', '.join(LAYERS)}, p = {numbers['p']:,}; rank {numbers['rank']}, L = {plan['ridge']:g}, sigma = {plan['sigma']:g}. "
         f"Fitting the core took {seconds(fit['seconds'])}, w_u {fit['passes']} passes and {seconds(fit['solve_seconds'])}. "
         f"Class {plan['late']} has no core rows."
     )
