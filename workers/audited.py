@@ -115,7 +115,7 @@ class Audited:
             return halves.of_linearised(self.solved, lambda done: self.progress("", done))
         if not self.plan["blocks"]:
             return Halves((), halves.NOBODY)
-        sums = self.sums()
+        sums = self.sums
         return halves.of_fixed_features(self.core, sums.base, sums.users.rows)
 
     @cached_property
@@ -154,8 +154,9 @@ class Audited:
             why = ended_early(error)
         return Null(tuple(versions), "versions trained again from other seeds", f"{why} {ON_USERS}".strip())
 
+    @cached_property
     def sums(self) -> Sums:
-        """Load what refitting a model of fixed features needs; all integer rows of user samples are read."""
+        """What refitting a model of fixed features needs; all integer rows of user samples are read, once."""
         assert self.core is not None
         vault = self.shelf.vault
         blocks = [unpack_rows(vault.read(blob)) for _, blob in self.plan["blocks"]]

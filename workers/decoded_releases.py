@@ -66,13 +66,7 @@ def _versions(removal: Release, tell: Callable[[float], None]) -> dict[str, Tens
     how = releasing(plan, removal.model, most=removal.most)
     one = Solved(stay, how, prepare(how.core.tangent, core_rows.inputs), noisy=True)
     noise, generator = np.random.default_rng(SEED), np.random.default_rng(SEED + 1)
-    everybody = torch.arange(len(stay))
-    bare = one.fit(everybody, removal.after)
-    versions = {"before": removal.model.weights, "after": removal.after, "retrained": one.served(bare, noise)}
     many = min(len(removal.user), len(stay) // 2)
-    for number in range(1, LINEARISED_REFITS + 1):
-        tell(number / (LINEARISED_REFITS + 1))
-        others = torch.from_numpy(generator.choice(len(stay), size=many, replace=False))
-        versions[f"other {number}"] = one.served(one.fit(everybody[~torch.isin(everybody, others)], bare), noise)
-    tell(1.0)
-    return versions
+    others = (torch.from_numpy(generator.choice(len(stay), size=many, replace=False)) for _ in range(LINEARISED_REFITS))
+    anew, besides = one.without(torch.arange(len(stay)), others, removal.after, noise, tell)
+    return {"before": removal.model.weights, "after": removal.after, "retrained": anew} | besides

@@ -54,7 +54,7 @@ def members(version: Audited, tell: Callable[[float], None]) -> Members | str:
         return KNOWN
     if not version.plan["blocks"]:
         return _too_few(0)
-    held = version.sums()
+    held = version.sums
     order, group = _drawn(len(held.users.ids))
     if len(group) < SMALLEST:
         return _too_few(len(order))
@@ -80,17 +80,12 @@ def _of_linearised(version: Audited, tell: Callable[[float], None]) -> Members |
     if len(group) < SMALLEST:
         return _too_few(len(order))
     stay = torch.from_numpy(order[len(group) :])
+    others = map(torch.from_numpy, _others(order, len(group), LINEARISED_REFITS))
     try:
-        bare = one.fit(stay, version.weights)
-        versions = {SERVED: version.weights, WITHOUT: one.served(bare, noise)}
-        for number, others in enumerate(_others(order, len(group), LINEARISED_REFITS), start=1):
-            tell(number / (LINEARISED_REFITS + 1))
-            left = stay[~torch.isin(stay, torch.from_numpy(others))]
-            versions[f"other {number}"] = one.served(one.fit(left, bare), noise)
+        bare, besides = one.without(stay, others, version.weights, noise, tell)
     except FellShort as why:
         return str(why)
-    tell(1.0)
-    return Members(one.users.select(torch.from_numpy(group)), versions)
+    return Members(one.users.select(torch.from_numpy(group)), {SERVED: version.weights, WITHOUT: bare} | besides)
 
 
 def _drawn(users: int) -> tuple[Places, Places]:

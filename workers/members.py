@@ -35,7 +35,7 @@ def measure_membership(version: Audited, task: Mapping[str, Any], progress: Prog
 
 
 def _of_fixed_features(version: Audited, task: Mapping[str, Any], progress: Progress) -> Found:
-    held, count = version.sums(), task["counts"]
+    held, count = version.sums, task["counts"]
     rules = AUDITS["audits"]["membership"]
     rows, labels = held.users.rows, held.users.labels
     order, targets = _drawn(len(labels), count)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from models.audit.noisy_shadows import Releasing
@@ -44,6 +45,27 @@ class Solved:
         part, core = self.users.select(places), self.how.core
         loss = quadratic(core, prepare(core.tangent, part.inputs), part.labels, self.beneath)
         return self.how.fit(loss, zero(core) if start is None else start)
+
+    def without(
+        self, stay: Tensor, others: Iterable[Tensor], start: Tensor, noise: np.random.Generator, tell: Callable[[float], None]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return weights as served, fitted on the samples at `stay`; and by name, `other 1` and on, fitted without some others besides.
+
+        Args:
+            others: places of those.
+            start: as for `fit`.
+            tell: told the share that is done.
+
+        Raises:
+            FellShort: the solver gave up.
+        """
+        bare, gone = self.fit(stay, start), list(others)
+        found, besides = self.served(bare, noise), dict[str, Tensor]()
+        for number, places in enumerate(gone, start=1):
+            tell(number / (len(gone) + 1))
+            besides[f"other {number}"] = self.served(self.fit(stay[~torch.isin(stay, places)], bare), noise)
+        tell(1.0)
+        return found, besides
 
     def served(self, weights: Tensor, noise: np.random.Generator) -> Tensor:
         """Return fitted weights as a version serves them: rounded, and with a release's noise where the version has it."""

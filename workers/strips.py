@@ -38,6 +38,8 @@ SHUFFLED = "shuffled"
 RETRAINED = "retrained "
 """Who is told what a retrained version serves; numbered."""
 
+DIVERGED = " A decoder that was told of a retrained version diverged, and is left out."
+
 REFITTING = 0.1
 """Share of the time that refits without a group take."""
 
@@ -66,12 +68,12 @@ def measure_decoder(version: Audited, task: Mapping[str, Any], progress: Progres
     scores = {NOTHING: decoder.nll(fitted[NOTHING], test.inputs, None)}
     scores |= {name: decoder.nll(fitted[name], test.inputs, judged) for name, (_, judged) in known.items() if name in fitted}
     gains = {name: decoder.gain(scores[NOTHING], score) for name, score in scores.items() if name != NOTHING}
-    files = {"decoder.csv": _csv(scores, gains)}
+    files, alone = {"decoder.csv": _csv(scores, gains)}, DIVERGED if spare - set(fitted) else ""
     pictures, judge = min(count.get("pictures", rules["pictures"]), len(test)), known[SERVED][1]
     drawn = {"decoder-strip.png": strip(fitted[SERVED], judge[:pictures], test.inputs[:pictures], train.inputs)} if pictures else {}
     if isinstance(group, Members):
-        return Found([*_stated(scores, gains, version.null), _beyond(version, group, fitted)], files, drawn)
-    return Found(_stated(scores, gains, version.null, f" Of images that it was fitted on nothing is said. {group}"), files, drawn)
+        return Found([*_stated(scores, gains, version.null, alone), _beyond(version, group, fitted)], files, drawn)
+    return Found(_stated(scores, gains, version.null, f"{alone} Of images that it was fitted on nothing is said. {group}"), files, drawn)
 
 
 def _known(version: Audited, train: Samples, test: Samples) -> dict[str, tuple[Tensor, Tensor]]:

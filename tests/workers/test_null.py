@@ -61,7 +61,7 @@ def version(count: int, *, saw_users: bool = False) -> Any:
     whole = merge(BASE, gram(users.rows))
     sums = Sums(CORE, refit(CORE, BASE, [users.rows]).weights, whole, users, None, BASE)
     plan = {"blocks": [0], "dataset": {"shape": [5]}}
-    return SimpleNamespace(core=CORE, plan=plan, shelf=None, classes=[0, 1, 2], saw_users=saw_users, sums=lambda: sums)
+    return SimpleNamespace(core=CORE, plan=plan, shelf=None, classes=[0, 1, 2], saw_users=saw_users, sums=sums)
 
 
 def test_of_fixed_features_the_refits_lack_the_group_and_all_but_one_as_many_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from models.audit.decoder import Scored
 from models.progress import silent
 from service.policies import AUDITS
 from tests.models.test_decoder import digits, noisy_bits
+from workers.failure import Failure
 from workers.telling import NOTHING, SHARE, THUMBNAIL, tell, thumbnail
 
 STEPS = AUDITS["audits"]["decoder"]["steps"]
@@ -75,3 +77,21 @@ def test_the_first_takes_its_share_of_the_progress_and_the_others_equal_ones_to_
     done = [part for _, part in seen]
     assert done == sorted(done) and len(done) == 4 + 2 * (4 // SHARE)
     assert done[3] == pytest.approx(SHARE / (SHARE + 3)) and done[-1] == pytest.approx((SHARE + 2) / (SHARE + 3))
+
+
+def test_a_decoder_that_diverges_is_left_out_if_it_can_be_spared_and_else_ends_the_audit_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = digits()
+    known = {"served": one_hot(labels[:64], 10).float(), "retrained 1": torch.full((64, 3), torch.nan)}
+    whole = decoder.fit
+
+    def fitted(images: Tensor, h: Tensor | None, how: Any, **more: Any) -> Any:
+        if h is not None and bool(h.isnan().any()):
+            raise ValueError("the decoder diverged")
+        return whole(images, h, how, **more)
+
+    monkeypatch.setattr(decoder, "fit", fitted)
+
+    assert set(tell(images[:64], known, 4, silent, spare={"retrained 1"})) == {NOTHING, "served"}
+    with pytest.raises(Failure) as ended:
+        tell(images[:64], known, 4, silent)
+    assert (ended.value.code, "told retrained 1" in ended.value.detail) == ("decoder", True)
