@@ -141,10 +141,27 @@ def measure(
     return Curvature(Q @ vectors, (values - nudge).clamp_min(0), ridge)
 
 
+def mean_square(tangent: Tangent, rows: Tensor, *, stop: Stop = never) -> float:
+    """Return the mean squared length of a row of J, the gradient of one logit by the linearised parameters; 0 without rows.
+
+    Args:
+        rows: `[n, ...]` prepared rows.
+    """
+    total = 0.0
+    for part in _blocks(tangent, rows):
+        check(stop)
+        total += float(jacobian(tangent, part).double().square().sum())
+    return total / max(1, len(rows) * tangent.classes)
+
+
+def _blocks(tangent: Tangent, rows: Tensor) -> tuple[Tensor, ...]:
+    return torch.split(rows, max(1, LARGEST_BLOCK // (tangent.classes * tangent.p)))
+
+
 def _times(tangent: Tangent, rows: Tensor, matrix: Tensor, progress: Callable[[float], None], stop: Stop) -> Tensor:
     """Return sum_i J_i^T J_i times a matrix `[p, r]`, a block of rows of J at a time."""
     total, done = torch.zeros_like(matrix), 0
-    for part in torch.split(rows, max(1, LARGEST_BLOCK // (tangent.classes * tangent.p))):
+    for part in _blocks(tangent, rows):
         check(stop)
         J = jacobian(tangent, part)
         total.addmm_(J.T, J @ matrix)  # in place: at half a million parameters the sum is slower than the product
