@@ -74,7 +74,7 @@ def fit_whole(
         layers: what is linearised; None takes all parameters.
         random_bytes: for the noise that sigma is tried with.
         ridge: L > 0; None chooses it, and sigma, on core rows that a second network has not been trained on.
-        sigma: None chooses it with the ridge.
+        sigma: None chooses it for the ridge, on the same rows.
         rank: of the curvature's low-rank part; None takes `rank_of`.
         weights: network weights to use instead of training.
 
@@ -88,9 +88,9 @@ def fit_whole(
     net = _network(architecture, samples, training, weights, progress, stop)
     if ridge is None or sigma is None:
         given = net if weights is not None else None
-        tried = ridges(net, samples, layers, seed=training.seed, stop=stop)
+        tried = ridges(net, samples, layers, seed=training.seed, stop=stop) if ridge is None else (ridge,)
         chosen = _choose(architecture, samples, training, layers, given, target, rank, tried, random_bytes, progress, stop)
-        ridge, sigma = ridge or chosen[0], sigma or chosen[1]
+        ridge, sigma = chosen[0], sigma or chosen[1]
     tangent = linearise(net, layers)
     rows = prepare(tangent, samples.inputs, progress=progress, stop=stop)
     exact = tangent.double()
