@@ -41,7 +41,7 @@ BENCHMARKS: dict[str, Run] = {
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
     erase.NAME: lambda asked, keep: erase.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in ERASED], keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
-    cifar.NAME: lambda asked, keep: cifar.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in cifar.TASKS], keep=keep),
+    cifar.NAME: lambda asked, keep: cifar.run(seeds=asked.seeds, keep=keep),
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
     wide.NAME: lambda asked, keep: wide.run(),
@@ -92,12 +92,12 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Side by side with what one could do instead.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(BENCHMARKS)}; default: all but {', '.join(FULL_ONLY)}")
     parser.add_argument("--full", action="store_true", help="the large accuracy tasks, widest features, a pretrained core, CIFAR-10 too")
-    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy, erase or cifar, or forms of forget, to run alone")
+    parser.add_argument("--tasks", type=_names, default=[], help="tasks of accuracy or erase, or forms of forget, to run alone")
     parser.add_argument("--seeds", type=_seeds, help="seeds to run, such as 0,2; others' results stay")
     asked = parser.parse_args(arguments)
     if unknown := set(asked.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
-    known = {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE, *setting.ALL_FORMS)} | set(ERASED) | set(cifar.TASKS)
+    known = {task.name for task in (*accuracy.STANDARD, *accuracy.LARGE, *setting.ALL_FORMS)} | set(ERASED)
     if unknown := set(asked.tasks) - known:
         parser.error(f"no task or form is called {', '.join(sorted(unknown))}")
     return asked

@@ -102,9 +102,12 @@ def divide(
     *,
     layers: tuple[str, ...] | None = None,
     rank: int | None = None,
+    ridge: float | None = None,
+    sigma: float | None = None,
 ) -> Division:
     """Fit the core as the service does, then w_u over all user rows."""
-    fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, layers=layers, random_bytes=os.urandom, rank=rank))
+    given: dict[str, Any] = {"layers": layers, "rank": rank, "ridge": ridge, "sigma": sigma}
+    fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, random_bytes=os.urandom, **given))
     progress(f"seed {training.seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
     core_rows, rows = prepare(fit.core.tangent, core_samples.inputs), prepare(fit.core.tangent, user.inputs)
     loss = quadratic(fit.core, rows, user.labels, core_rows)
