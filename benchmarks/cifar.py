@@ -25,7 +25,7 @@ from models.nets import Architecture, Network
 from models.train import Training
 
 NAME = "cifar"
-MINUTES = 150
+MINUTES = 210
 SEEDS = (0, 1, 2)
 BUDGET = Budget(search=3, tune=10, scratch=0, flip=True)
 
