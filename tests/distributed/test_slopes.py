@@ -15,7 +15,7 @@ from tests.live import Cluster, Live
 
 Start = Callable[..., Cluster]
 FORM = {
-    "architecture": {"name": "convnet", "hidden": [4, 4, 4, 4]},
+    "architecture": {"name": "convnet", "hidden": [16, 16, 32, 32]},
     "training": {"epochs": 2},
     "linearize": "all",
     "release": {"rank": 32, "sigma": 0.1},
@@ -74,7 +74,7 @@ def test_any_number_of_workers_gives_the_residual_of_one_process(
     assert solver(service) == alone
     with record(service) as database, database.read() as session:
         parts = parts_of(session, job)
-    assert len(parts) >= 2 * PARTS and len(parts) % PARTS == 0
+    assert len(parts) >= PARTS and len(parts) % PARTS == 0
     assert {p.state for p in parts} == {"done"} and {p.result for p in parts} == {None}
     assert not any(sample in str(p.task) for p in parts for sample in twice.ids)
     assert left_over(service) == set()
