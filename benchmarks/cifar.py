@@ -46,8 +46,6 @@ class Plan:
     core_rows: int = 2_000
     user_rows: int = 5_000
     network: str = "resnet20"
-    layers: tuple[str, ...] | None = None
-    """What is linearised; None is all."""
     rank: int | None = 128
     ridge: float | None = 3000.0
     """L; None chooses it as the service does, which takes about an hour of one core. The largest two of its five values, 3,000 and 900,
@@ -80,9 +78,7 @@ def scores(core_samples: Samples, user: Samples, test: Samples, plan: Plan, *, s
     shape = tuple(core_samples.inputs.shape[1:])
     architecture = Architecture(name=plan.network, input_shape=shape, classes=int(core_samples.labels.max()) + 1)
     training = Training(epochs=plan.epochs, augment=True, flip=plan.budget.flip, seed=seed)
-    division = divide(
-        core_samples, user, test, architecture, training, layers=plan.layers, rank=plan.rank, ridge=plan.ridge, sigma=plan.sigma
-    )
+    division = divide(core_samples, user, test, architecture, training, rank=plan.rank, ridge=plan.ridge, sigma=plan.sigma)
     core = division.fit.core
     right = {
         "f0": division.right(zero(core)),
@@ -141,7 +137,7 @@ def outcome_of(cells: dict[str, Any]) -> Outcome:
     )
     note = (
         f"Test accuracy in %; {plan['core_rows']:,} core and {plan['user_rows']:,} user rows, {plan['network']} trained on the core rows "
-        f"for {plan['epochs']} epochs; linearised: {_layers(plan)}, p = {first['p']:,}; taps: d = {first['d']:,}. L and sigma "
+        f"for {plan['epochs']} epochs; linearised: all layers, p = {first['p']:,}; taps: d = {first['d']:,}. L and sigma "
         f"were given; one draw of the noise; fine-tuning's rate and augmentation on a fifth of the user rows. {chosen}. "
         f"Fitting the linearised core took {fmean(cells[seed]['seconds']['core'] for seed in order):.0f} s, the network's training "
         "included. One thread."
@@ -150,7 +146,3 @@ def outcome_of(cells: dict[str, Any]) -> Outcome:
     goals = (Goal("all layers linearised, below fine-tuning, points, mean", "<= 0", f"{short:.2f}", short <= 0),)
     table = Table("Accuracy", ("weights", "mean", "sd", f"seeds {', '.join(order)}", "time"), tuple(rows), note)
     return Outcome(NAME, "CIFAR-10, all of resnet20 linearised", (table,), goals, {"cells": cells})
-
-
-def _layers(plan: dict[str, Any]) -> str:
-    return ", ".join(plan["layers"]) if plan["layers"] else "all layers"

@@ -100,13 +100,12 @@ def divide(
     architecture: Architecture,
     training: Training,
     *,
-    layers: tuple[str, ...] | None = None,
     rank: int | None = None,
     ridge: float | None = None,
     sigma: float | None = None,
 ) -> Division:
     """Fit the core as the service does, then w_u over all user rows."""
-    given: dict[str, Any] = {"layers": layers, "rank": rank, "ridge": ridge, "sigma": sigma}
+    given: dict[str, Any] = {"layers": None, "rank": rank, "ridge": ridge, "sigma": sigma}
     fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, random_bytes=os.urandom, **given))
     progress(f"seed {training.seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
     core_rows, rows = prepare(fit.core.tangent, core_samples.inputs), prepare(fit.core.tangent, user.inputs)
