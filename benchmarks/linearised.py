@@ -104,9 +104,9 @@ def divide(
     ridge: float | None = None,
     sigma: float | None = None,
 ) -> Division:
-    """Fit the core as the service does, then w_u over all user rows."""
-    given: dict[str, Any] = {"layers": None, "rank": rank, "ridge": ridge, "sigma": sigma}
-    fit, fitting = once(lambda: fit_whole(architecture, core_samples, training, random_bytes=os.urandom, **given))
+    """Fit the core as the service does, L and sigma too where none is given; then w_u over all user rows."""
+    fitted = partial(fit_whole, architecture, core_samples, training, layers=None, random_bytes=os.urandom)
+    fit, fitting = once(lambda: fitted(rank=rank, ridge=ridge, sigma=sigma))
     progress(f"seed {training.seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
     core_rows, rows = prepare(fit.core.tangent, core_samples.inputs), prepare(fit.core.tangent, user.inputs)
     loss = quadratic(fit.core, rows, user.labels, core_rows)

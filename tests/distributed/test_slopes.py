@@ -22,6 +22,8 @@ FORM = {
     "ridge": 3.0,
     "expected_rows": 4000,
 }
+"""The network is so large that a worker can be caught with a part in hand."""
+
 PARTS = 4
 """Blocks of the data set: 2 x 1,797 rows, 1,000 a block and a part."""
 

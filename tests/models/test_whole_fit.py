@@ -141,6 +141,22 @@ def test_a_ridge_that_is_given_is_the_one_that_sigma_is_chosen_for(both: tuple[W
     assert abs(SIGMAS.index(again.sigma) - largest) <= 1
 
 
+def test_the_smallest_ridges_are_not_tried_where_larger_ones_made_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, told = (1e9, 1e8, 1e7, 1e6, 1e5), list[float]()
+    monkeypatch.setattr(whole_fit, "ridges", lambda *_, **__: tried)
+
+    def progress(phase: str, done: float) -> None:
+        if phase == "choose ridge" and done > 0.5:
+            told.append(done)
+
+    fit = fit_whole(
+        NET, digits(0, ROWS, "core"), QUICK, layers=None, random_bytes=np.random.default_rng(0).bytes, rank=8, progress=progress
+    )
+
+    assert fit.core.ridge == tried[0]
+    assert told == pytest.approx([0.6, 0.7, 0.8, 1.0])
+
+
 @pytest.mark.parametrize(
     ("errors", "enough"),
     [([9], False), ([9, 9], False), ([9, 9, 9], True), ([9, 8, 8], False), ([9, 8, 9, 8], True), ([9, 8, 9, 7], False)],
