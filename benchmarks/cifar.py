@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.clock import once
+from benchmarks.beside import beside
 from benchmarks.data import draw, images
 from benchmarks.linearised import divide
 from benchmarks.machine import where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
-from benchmarks.tuning import Budget, accuracy_of, fine_tuned, fraction, search
+from benchmarks.tuning import Budget
 from models.data import Samples
-from models.forget.refit import refit_samples
-from models.linear.core import Core, fit_core, logits
-from models.linear.frozen import TARGET
-from models.linear.ridge import choose_ridge
 from models.linear.whole import zero
-from models.nets import Architecture, Network
+from models.nets import Architecture
 from models.train import Training
 
 NAME = "cifar"
@@ -86,36 +81,10 @@ def scores(core_samples: Samples, user: Samples, test: Samples, plan: Plan, *, s
         "noised": division.right(division.w + core.sigma * division.fit.curvature.draw(os.urandom)),
     }
     progress(f"{right}")
-    beside, more = _beside(core.tangent.net, core_samples, user, test, training, plan)
+    others, more = beside(core.tangent.net, core_samples, user, test, training, plan.budget)
     spent = {"core": division.spent["core"], "whole": division.spent["solve"]} | more.pop("seconds")
     chosen = {"ridge": core.ridge, "sigma": core.sigma, "p": core.tangent.p, "passes": round(division.spent["passes"])}
-    return {"accuracy": right | beside, "seconds": spent, "where": where(), "plan": asdict(plan)} | chosen | more
-
-
-def _beside(
-    net: Network, core_samples: Samples, user: Samples, test: Samples, training: Training, plan: Plan
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """`exact` and fine-tuning, from the same trained network; L of `exact` is chosen by a network of half of the core rows, as always."""
-    architecture = net.architecture
-    ridge, choosing = once(lambda: choose_ridge(architecture, core_samples, training, target=TARGET, expected_rows=len(user), given=None))
-    given = partial(fit_core, weights=net.state_dict(), ridge=ridge)
-    core, fitting = once(lambda: given(architecture, core_samples, training, expected_rows=len(user)))
-    assert core.net is not None
-    right = {
-        "network": accuracy_of(core.net, test),
-        "exact": fraction(logits(core, refit_samples(core, core_samples, user).weights, test.inputs), test),
-    }
-    progress(f"exact, d = {core.d}, L = {ridge:g}: {right}")
-    tuned, tuning = once(lambda: _tuned(core, user, training, plan))
-    right["fine_tune"] = accuracy_of(tuned[0], test)
-    progress(f"fine-tuned at rate {tuned[1].rate:g}, augmented {tuned[1].augment}: {right['fine_tune']:.4f}")
-    return right, {"d": core.d, "rate": tuned[1].rate, "augment": tuned[1].augment,
-                   "seconds": {"exact": choosing + fitting, "fine_tune": tuning}}  # fmt: skip
-
-
-def _tuned(core: Core, user: Samples, training: Training, plan: Plan) -> tuple[Network, Training]:
-    chosen = search(core, user, training, plan.budget)
-    return fine_tuned(core, user, replace(chosen, epochs=plan.budget.tune)), chosen
+    return {"accuracy": right | others, "seconds": spent, "where": where(), "plan": asdict(plan)} | chosen | more
 
 
 def outcome_of(cells: dict[str, Any]) -> Outcome:

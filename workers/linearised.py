@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from math import inf
@@ -35,13 +35,14 @@ from workers.artifacts import (
 from workers.measure import cell
 from workers.recipe import architecture_of, layers_of
 
+ROLES = ("core", "user", "audit")
 AGAIN = 4
 """Independent draws of noise that its cost is measured with."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """The rows of the data set that a model holds, by role; of the audit rows those of the final half. `block` says which each is of."""
+    """The rows of the data set that a model holds, by role; of the audit rows those of the final half."""
 
     core: pa.Table
     user: pa.Table
@@ -56,26 +57,32 @@ class Held:
         table: pa.Table = getattr(self, role)
         return table.filter(among(table["sample_id"], ids))
 
-    def cuts(self, blocks: int) -> tuple[tuple[int, int], ...]:
-        """Of each of so many data blocks the number of its user rows and of its core rows."""
-        user, core = (np.bincount(table["block"].to_numpy(), minlength=blocks).tolist() for table in (self.user, self.core))
-        return tuple(zip(user, core, strict=True))
 
-
-def held_rows(plan: Mapping[str, Any], shelf: Shelf, ids: Set[str] | None) -> Held:
-    """Read a data set's blocks.
+def held_rows(plan: Mapping[str, Any], shelf: Shelf, ids: Set[str] | None, *, roles: Collection[str] = ROLES) -> Held:
+    """Read rows of a data set into memory, a block at a time.
 
     Args:
         ids: what the model holds; the data set may also hold rows that only other models still do. None takes all.
+        roles: whose rows are wanted; the others' tables are empty.
     """
-    blocks = []
-    for position, (_, blob) in enumerate(plan["dataset"]["blocks"]):
-        table = unpack_table(shelf.vault.read(blob))
-        blocks.append(table.append_column("block", pa.array(np.full(len(table), position, np.int32))))
-    core, user, audit = (rows_with_role(blocks, role) for role in ("core", "user", "audit"))
-    audit = audit.filter(pa.array([in_final_half(i) for i in audit["sample_id"].to_pylist()], pa.bool_()))
-    found = Held(core, user, audit)
-    return found if ids is None else Held(found.named("core", ids), found.named("user", ids), found.named("audit", ids))
+    found: dict[str, list[pa.Table]] = {role: [] for role in ROLES}
+    for position in range(len(plan["dataset"]["blocks"])):
+        block = block_of(plan, shelf, position, ids)
+        for role, tables in found.items():
+            tables.append(rows_with_role([block], role) if role in roles else block.schema.empty_table())
+    core, user, audit = (pa.concat_tables(found[role]) for role in ROLES)
+    return Held(core, user, audit.filter(pa.array([in_final_half(i) for i in audit["sample_id"].to_pylist()], pa.bool_())))
+
+
+def block_of(plan: Mapping[str, Any], shelf: Shelf, position: int, ids: Set[str] | None) -> pa.Table:
+    """Read one data block.
+
+    Args:
+        position: among the data set's blocks.
+        ids: the rows that are wanted; None takes all.
+    """
+    table = unpack_table(shelf.vault.read(plan["dataset"]["blocks"][position][1]))
+    return table if ids is None else table.filter(pa.array([i in ids for i in table["sample_id"].to_pylist()], pa.bool_()))
 
 
 def samples(table: pa.Table, plan: Mapping[str, Any], classes: list[Any]) -> Samples:

@@ -98,6 +98,7 @@ def whole_of(
             target=spec["target"],
             ridge=spec["ridge"],
             sigma=release["sigma"],
+            isotropic=release["noise"] == "isotropic",
             rank=release["rank"],
             weights=dict(given) if given is not None else None,
             progress=progress,

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from models.linear.curvature import Curvature, Preconditioner
-from models.linear.quadratic import Loss, Quadratic, rho
+from models.linear.quadratic import Loss, Quadratic, cut, rho
 from models.linear.tangent import STEP, away, home, normal
 from models.progress import Progress, check, silent
 
 PHASE = "solve"
+LOOKED = 10  # times at most that SGD's error is looked at
 RESTARTS = 6  # float32 products bring the error down a thousandfold or more each time
 MARGIN = 0.9  # conjugate gradients stop when their own residual meets nine tenths of the target: float64 has the last word
 FAR, NEAR, LOOKS = 2000.0, 1 / 64, 2
@@ -160,37 +161,38 @@ def sgd(
 ) -> Descent:
     """Move from `start` to the minimiser as the paper does: SGD on minibatches of q(v) = <v, H v>/2 - <g, v>, w = start - v.
 
-    Plain SGD with momentum, the rate in units of 1 / (the largest eigenvalue known of H), halved every tenth of the passes. It is kept
+    Plain SGD with momentum, the rate in units of 1 / (the largest eigenvalue known of H), halved after each look at the error. It is kept
     for comparison: on problems with a condition number near a million it comes nowhere near the minimiser.
 
     Args:
-        curvature, shape, target, most: as for `cg`; the error is looked at once a pass.
+        curvature, shape, target, most: as for `cg`; the error is looked at `LOOKED` times, each time by one pass more.
         rate: of a step, times the largest eigenvalue.
 
     Source: Golatkar et al., CVPR 2021, section 4.2 and appendix. https://arxiv.org/abs/2012.13431
     """
     before = quadratic.passes.total
     gradient, shape = quadratic.gradient(start), shape or curvature
-    rows, count = torch.cat([quadratic.rows, quadratic.core]), len(quadratic.rows) + len(quadratic.core)
+    rows, count = torch.cat([*cut(quadratic.rows), *cut(quadratic.core)]), sum(quadratic.counts)
     largest = quadratic.ridge + (rho(quadratic) * float(curvature.values[-1]) if len(curvature.values) else 0.0)
     v, speed = torch.zeros_like(start), torch.zeros_like(start)
     generator = torch.Generator().manual_seed(seed)
     error = shape.bound(gradient) ** 0.5
-    begun, history, first = error, [error], quadratic.passes.total
-    while error > target and quadratic.passes.total - first + 2 <= most:
-        size = rate / largest * 0.5 ** (10 * (quadratic.passes.total - first) // max(most, 1))
-        for chosen in torch.split(torch.randperm(count, generator=generator), STEP):
-            check(quadratic.stop)
-            part = away(quadratic.quick, rows[chosen])
-            curved = home(normal(quadratic.quick, part, v)) * (count / len(chosen)) + quadratic.ridge * v
-            speed = momentum * speed - size * (curved - gradient)
-            v = v + speed
-        quadratic.passes.single += 1
+    history, reached, first = [error], gradient, quadratic.passes.total
+    every = max(1, most // LOOKED)
+    while error > target and quadratic.passes.total - first + every < most:
+        size = rate / largest * 0.5 ** (len(history) - 1)
+        for _ in range(every):
+            for chosen in torch.split(torch.randperm(count, generator=generator), STEP):
+                check(quadratic.stop)
+                part = away(quadratic.quick, rows[chosen])
+                curved = home(normal(quadratic.quick, part, v)) * (count / len(chosen)) + quadratic.ridge * v
+                speed = momentum * speed - size * (curved - gradient)
+                v = v + speed
+            quadratic.passes.single += 1
         reached = quadratic.gradient(start - v)
         error = shape.bound(reached) ** 0.5
         history.append(error)
-        progress(PHASE, _share(begun, error, target))
-    reached = quadratic.gradient(start - v)
+        progress(PHASE, _share(history[0], error, target))
     return Descent(start - v, error, float(reached.norm()), tuple(history), error <= target, quadratic.passes.total - before)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.device import accelerator
 from models.linear.frozen import one_hot
-from models.linear.quadratic import Quadratic
+from models.linear.quadratic import Quadratic, Rows, cut
 from models.linear.tangent import Tangent, forward, outputs, prepare
 from models.progress import Progress, Stop, never, silent
 
@@ -72,19 +72,19 @@ def aims(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, stop:
 
 
 def quadratic(
-    core: WholeCore, rows: Tensor, labels: Tensor, core_rows: Tensor, *, cuts: tuple[tuple[int, int], ...] = (), stop: Stop = never
+    core: WholeCore, rows: Rows, labels: Tensor, core_rows: Rows, *, cuts: tuple[tuple[int, int], ...] = (), stop: Stop = never
 ) -> Quadratic:
     """Write down the loss of the user weights over these rows; its products are computed on a GPU where there is one.
 
     Args:
-        rows: `[n, ...]` prepared user rows.
+        rows: `[n, ...]` prepared user rows, in memory or stored.
         labels: `[n]` int64.
-        core_rows: `[m, ...]` prepared core rows.
-        cuts: of each data block the number of its user rows and of its core rows.
+        core_rows: `[m, ...]` prepared core rows, in memory or stored.
+        cuts: of each data block the number of its user rows and of its core rows. Stored rows need them.
     """
     place, user = accelerator(), [count for count, _ in cuts] or [len(rows)]
     exact = core.tangent.double().on(place)
-    blocks = zip(torch.split(rows, user), torch.split(labels, user), strict=True)
+    blocks = zip(cut(rows, user), torch.split(labels, user), strict=True)
     aimed = torch.cat([aims(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
     return Quadratic(exact, core.tangent.on(place), rows, aimed, core_rows, core.ridge, stop, cuts=cuts, base=core.weight)
 

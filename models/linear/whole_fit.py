@@ -31,9 +31,11 @@ That length is 1.7 for a small network on digits, 1,050 for the convnet on Fashi
 PATIENCE = 2  # values of L in a row that bring nothing, after which no smaller one is tried
 SCALE_ROWS = 128  # core rows that the length is measured on
 
-SIGMAS = (0.8, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025)
+SIGMAS = (0.8, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.012, 0.009, 0.006, 0.0045, 0.003, 0.002, 0.0015, 0.001)
 """Sigma is the first of these that costs at most `COST`; the last in any case. Steps of about the square root of 2: the more noise, the
-farther from the refit a release may be, and the fewer passes it takes."""
+farther from the refit a release may be, and the fewer passes it takes. The smaller half is for isotropic noise."""
+
+UNTRIED = 0.025  # sigma where there are too few core rows to try any
 
 COST = 0.005  # accuracy on core rows held out: half a point
 DRAWS = 8  # of noise a sigma is tried with
@@ -63,6 +65,7 @@ def fit_whole(
     target: float = TARGET,
     ridge: float | None = None,
     sigma: float | None = None,
+    isotropic: bool = False,
     rank: int | None = None,
     weights: dict[str, Tensor] | None = None,
     progress: Progress = silent,
@@ -75,6 +78,7 @@ def fit_whole(
         random_bytes: for the noise that sigma is tried with.
         ridge: L > 0; None chooses it, and sigma, on core rows that a second network has not been trained on.
         sigma: None chooses it for the ridge, on the same rows.
+        isotropic: what noise sigma is chosen for: that of M = L I, or that of the core's curvature.
         rank: of the curvature's low-rank part; None takes `rank_of`.
         weights: network weights to use instead of training.
 
@@ -89,7 +93,7 @@ def fit_whole(
     if ridge is None or sigma is None:
         given = net if weights is not None else None
         tried = ridges(net, samples, layers, seed=training.seed, stop=stop) if ridge is None else (ridge,)
-        chosen = _choose(architecture, samples, training, layers, given, target, rank, tried, random_bytes, progress, stop)
+        chosen = _choose(architecture, samples, training, layers, given, target, rank, tried, isotropic, random_bytes, progress, stop)
         ridge, sigma = chosen[0], sigma or chosen[1]
     tangent = linearise(net, layers)
     rows = prepare(tangent, samples.inputs, progress=progress, stop=stop)
@@ -153,6 +157,7 @@ def _choose(
     target: float,
     rank: int | None,
     tried: tuple[float, ...],
+    isotropic: bool,
     random_bytes: RandomBytes,
     progress: Progress,
     stop: Stop,
@@ -172,7 +177,7 @@ def _choose(
     half, quarter = len(order) // 2, (len(order) - len(order) // 2 + 1) // 2
     learned, joined, held = (samples.select(order[a:b]) for a, b in ((0, half), (half, half + quarter), (half + quarter, len(order))))
     if min(len(learned), len(held)) < 2:
-        return tried[len(tried) // 2], SIGMAS[-1]
+        return tried[len(tried) // 2], UNTRIED
     net = given or build(architecture, training.seed)
     if given is None:
         train(net, learned, training, progress=lambda _, done: progress(PHASE, 0.3 * done), stop=stop)
@@ -196,7 +201,7 @@ def _choose(
             break
     progress(PHASE, 1.0)
     best = _best([errors for errors, _ in found], len(held))
-    shaped = replace(curvature, ridge=tried[best])
+    shaped = replace(curvature.flat() if isotropic else curvature, ridge=tried[best])
     return tried[best], _sigma(tangent, shaped, judges, said + found[best][1], held.labels, random_bytes)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.data import Samples
 from models.linear import whole_fit
-from models.linear.curvature import RandomBytes, measure
+from models.linear.curvature import Curvature, RandomBytes, measure
 from models.linear.frozen import one_hot
 from models.linear.tangent import jacobian, linearise, outputs, prepare
 from models.linear.whole import WholeCore
@@ -61,6 +61,9 @@ class Dense:
     def noise(self, ridge: float, random_bytes: RandomBytes) -> list[Tensor]:
         """What draws of sigma = 1 do to the logits of the rows that judge, shaped by the rows that were learnt."""
         shape = measure(self.tangent.double(), self.prepared(self.learned), ridge=ridge, rank=RANK, seed=self.seed)
+        return self.moved(shape, random_bytes)
+
+    def moved(self, shape: Curvature, random_bytes: RandomBytes) -> list[Tensor]:
         return [(self.judge @ shape.draw(random_bytes)).view(-1, 10) for _ in range(DRAWS)]
 
 
@@ -128,6 +131,21 @@ def test_sigma_is_the_largest_whose_noise_costs_no_more_than_it_may(both: tuple[
     assert found[place] <= COST + VOTES or place == len(SIGMAS) - 1
     assert all(cost > COST - VOTES for cost in found[:place])
     assert found[0] > COST + VOTES, "there was nothing to choose"
+
+
+def test_sigma_is_chosen_for_the_noise_that_releases_will_carry(both: tuple[WholeCore, Dense]) -> None:
+    shaped, dense = both
+    given, training = np.random.default_rng(dense.seed).bytes, replace(QUICK, seed=dense.seed)
+    said, ridge = dense.logits(shaped.ridge), shaped.ridge
+
+    flat = fit_whole(NET, mislabelled(), training, layers=None, random_bytes=given, ridge=ridge, rank=RANK, isotropic=True).core
+    M = Curvature(torch.zeros(flat.tangent.p, 0, dtype=torch.float64), torch.zeros(0, dtype=torch.float64), ridge)
+    noise = dense.moved(M, np.random.default_rng(dense.seed).bytes)
+    found = [float(np.mean([dense.wrong(said + sigma * drawn) for drawn in noise])) / 100 - dense.wrong(said) / 100 for sigma in SIGMAS]
+
+    assert found[SIGMAS.index(flat.sigma)] <= COST + VOTES
+    assert found[SIGMAS.index(shaped.sigma)] > COST + VOTES, "both kinds of noise could be as large"
+    assert all(cost > COST - VOTES for cost in found[: SIGMAS.index(flat.sigma)])
 
 
 def test_a_ridge_that_is_given_is_the_one_that_sigma_is_chosen_for(both: tuple[WholeCore, Dense]) -> None:

@@ -12,24 +12,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from models.data import Samples
 from models.forget import newton, retrain, zero
 from models.guarantee import Proved
 from models.linear.curvature import Curvature
 from models.linear.descent import Descent, Way, cg, onwards
 from models.linear.quadratic import Quadratic
-from models.linear.tangent import prepare
-from models.linear.whole import WholeCore, quadratic
+from models.linear.whole import WholeCore
 from models.linear.whole import zero as nothing
 from workers import linearised, slopes
 from workers.artifacts import Shelf, pack_table, unpack_table, unpack_weights
 from workers.beside import OF_RELEASES, measure_beside
 from workers.failure import Failure
-from workers.linearised import Held, Loaded, compared, cost_of_noise, held_rows, samples
+from workers.linearised import Loaded, compared, cost_of_noise, held_rows, samples
 from workers.parts import Split
 from workers.recipe import architecture_of, whole_hyperparameters, whole_of
 from workers.released import Release
 from workers.report import Report
 from workers.selection import Asked, Selection
+from workers.stored import stored_loss
 
 AUDIT = "audit (final half)"
 
@@ -48,22 +49,22 @@ def _fitted(
 ) -> dict[str, Any]:  # fmt: skip
     """A core from core rows, then user weights from 0 on user rows; of all rows, or of those in `keep` alone."""
     spec, shape = plan["spec"], tuple(plan["dataset"]["shape"])
-    rows = held_rows(plan, shelf, keep)
+    rows = held_rows(plan, shelf, keep, roles=("core", "audit"))
     classes = spec["classes"] or sorted(set(rows.core["label"].to_pylist()))
     if len(classes) < 2:
         raise Failure("classes", "A model needs at least 2 classes; declare `classes`, or upload core rows of more labels.")
-    core_rows, user = (samples(table, plan, classes) for table in (rows.core, rows.user))
+    core_rows = samples(rows.core, plan, classes)
     report.phase("training the core")
     whole = whole_of(spec, architecture_of(spec, shape, len(classes)), core_rows, given=given, progress=report.progress)
     report.phase("fitting user weights")
     core, begun = whole.core, time.perf_counter()
     w, descent, target = nothing(core), None, spec["release"]["mu_max"] * core.sigma
-    if len(user):
-        loss = quadratic(core, prepare(core.tangent, user.inputs), user.labels, prepare(core.tangent, core_rows.inputs))
+    loss = stored_loss(plan, shelf, core, classes, keep)
+    if len(loss.rows):
         shaped = _shape(plan, whole.curvature)
         descent = cg(loss, w, whole.curvature, shape=shaped, target=target, most=newton.MOST_PASSES, progress=report.progress)
         w = descent.w
-    record = _record("cg", descent, passes=loss.passes.total if len(user) else 0, seconds=time.perf_counter() - begun, target=target)
+    record = _record("cg", descent, passes=loss.passes.total, seconds=time.perf_counter() - begun, target=target)
     report.phase("measuring")
     tested = samples(rows.audit, plan, classes)
     utility = compared(core, None if proved else nothing(core), w.float(), tested, split=AUDIT)
@@ -114,10 +115,9 @@ def _by_newton(
     if found.weights is None:
         return {"refusal": _refusal(f"{mu:.6g}", best, found.passes)}
     proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=release["noise"] == "isotropic")
-    rows = held_rows(plan, shelf, held_ids)
-    outcome = _published(plan, shelf, report, model, held, rows, selection, found.weights.double(), proved)
-    outcome |= _beside(plan, shelf, report, model, rows, selection, asked, found.weights.double(), mu=mu, most=most)
-    tested, shaped = samples(rows.kept(selection.gone).audit, plan, plan["spec"]["classes"]), _shape(plan, model.curvature)
+    outcome = _published(plan, shelf, report, model, held, selection, found.weights.double(), proved)
+    outcome |= _beside(plan, shelf, report, model, held_ids, selection, asked, found.weights.double(), mu=mu, most=most)
+    tested, shaped = _tested(plan, shelf, held_ids - selection.gone), _shape(plan, model.curvature)
     outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
     return outcome | {"solver": record | {"shared": bool(plan.get("groups"))}}
 
@@ -128,10 +128,7 @@ def _forgotten(
     """Keep the rows in `keep` alone. Of many rows: the steps are made here, and every gradient in float64 is summed in parts."""
 
     def loss() -> Quadratic:
-        rows, classes = held_rows(plan, shelf, keep), plan["spec"]["classes"]
-        user, core_rows = (prepare(model.core.tangent, samples(table, plan, classes).inputs) for table in (rows.user, rows.core))
-        cuts = rows.cuts(len(plan["dataset"]["blocks"]))
-        return quadratic(model.core, user, samples(rows.user, plan, classes).labels, core_rows, cuts=cuts)
+        return stored_loss(plan, shelf, model.core, plan["spec"]["classes"], keep)
 
     noise: dict[str, Any] = {"sigma": model.core.sigma, "random_bytes": os.urandom}
     solver: dict[str, Any] = {"most": most, "progress": report.progress}
@@ -157,14 +154,14 @@ def _at_zero(
 ) -> dict[str, Any]:
     """No user row stays: the user weights become 0."""
     report.phase("forgetting")
-    model, rows = linearised.load(plan, shelf), held_rows(plan, shelf, set(held["sample_id"].to_pylist()))
+    model, held_ids = linearised.load(plan, shelf), set(held["sample_id"].to_pylist())
     weights = nothing(model.core)
-    outcome = _published(plan, shelf, report, model, held, rows, selection, weights, zero.proved_whole())
-    return outcome | _beside(plan, shelf, report, model, rows, selection, asked, weights, mu=0.0, most=0) | {"method": "zero"}
+    outcome = _published(plan, shelf, report, model, held, selection, weights, zero.proved_whole())
+    return outcome | _beside(plan, shelf, report, model, held_ids, selection, asked, weights, mu=0.0, most=0) | {"method": "zero"}
 
 
 def _beside(
-    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, rows: Held, selection: Selection, asked: list[Asked],
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, held: Set[str], selection: Selection, asked: list[Asked],
     after: Tensor, *, mu: float, most: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The audits that were asked for. They see what is released, never the weights before its noise."""
@@ -172,7 +169,7 @@ def _beside(
     if not names:
         return {}
     user, gone = frozenset(selection.user), frozenset(selection.gone)
-    done = Release(plan, shelf, model, rows, user, gone, after, mu=mu, most=most)
+    done = Release(plan, shelf, model, held_rows(plan, shelf, held), user, gone, after, mu=mu, most=most)
     return {"evidence": measure_beside(names, done, report, OF_RELEASES)}
 
 
@@ -193,16 +190,15 @@ def _published(
     report: Report,
     model: Loaded,
     held: pa.Table,
-    rows: Held,
     selection: Selection,
     weights: Tensor,
     proved: Proved,
 ) -> dict[str, Any]:
     """Measure, and write what the new version is made of: its user weights alone are new."""
     report.phase("measuring")
-    classes, kept = plan["spec"]["classes"], rows.kept(selection.gone)
-    utility = compared(model.core, model.weights, weights, samples(kept.audit, plan, classes), split=AUDIT)
-    gone = samples(rows.named("user", selection.user), plan, classes)
+    classes, held_ids = plan["spec"]["classes"], set(held["sample_id"].to_pylist())
+    utility = compared(model.core, model.weights, weights, _tested(plan, shelf, held_ids - selection.gone), split=AUDIT)
+    gone = samples(held_rows(plan, shelf, held_ids & set(selection.user), roles=("user",)).user, plan, classes)
     utility += compared(model.core, model.weights, weights, gone, split="forgotten")
     report.phase("writing")
     files = dict(plan["files"]) | {"user.safetensors": shelf.put_file(linearised.pack_user(model.core, weights))}
@@ -215,6 +211,10 @@ def _published(
         "utility": utility,
         "facts": _facts(model.core, classes, proved, files),
     }
+
+
+def _tested(plan: Mapping[str, Any], shelf: Shelf, held: Set[str]) -> Samples:
+    return samples(held_rows(plan, shelf, held, roles=("audit",)).audit, plan, plan["spec"]["classes"])
 
 
 def _shape(plan: Mapping[str, Any], curvature: Curvature) -> Curvature:
