@@ -35,8 +35,10 @@ LINEARISED_SOLVERS = dict.fromkeys(("fit", "cg", "retrain"), "preconditioned con
 }
 NOISY = ("cg", "sgd")
 COMPOSITION = (
-    "Samples forgotten by the earlier statements in stillInForce: this version was computed from the release before it, from which they "
-    "were already gone, and from samples that remain. That is post-processing: it adds nothing to the mu that those statements name."
+    "Samples forgotten by the earlier statements in stillInForce, of which there are {earlier}: this version was computed from the release "
+    "before it, from which they were already gone, and from samples that remain. That is post-processing: it adds nothing to the mu that "
+    "those statements name, so that each mu bounds all releases from its own to this one together. Samples forgotten now: mu is of this "
+    "release and of those computed from it, not of the versions before, which held these samples and are withdrawn."
 )
 
 MEASURED = (
@@ -189,7 +191,8 @@ def _store(home: Home, held: Claim, name: str, data: bytes) -> dict[str, Any]:
 def _assumptions(outcome: Mapping[str, Any], still_in_force: tuple[str, ...]) -> tuple[str, ...]:
     if outcome["method"] not in NOISY:
         return ()
-    return ((COMPOSITION,) if still_in_force else ()) + ((MEASURED,) if outcome.get("evidence") else ())
+    composed = (COMPOSITION.format(earlier=len(still_in_force)),) if still_in_force else ()
+    return composed + ((MEASURED,) if outcome.get("evidence") else ())
 
 
 def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a linearised model's next version is made of: the core as it was, and new user weights."""
+"""What a linearised model's next version is made of, the core as it was and new user weights, and what it says of the ones before."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from service.tables import Dataset, DatasetBlock, Model, Version
 from tests.copies import copy_of
 from tests.digits import Digits
 from tests.live import Live
+from tests.service.test_forget_over_http import statement
 from tests.service.test_linearised_over_http import fresh, guarantee, loaded, samples, tensors
 
 SMALL = 1024
@@ -92,3 +93,22 @@ def test_a_new_version_adds_its_user_weights_and_an_index_and_shares_the_core(ow
     user, index = (after.sizes[blob] for blob in (version["user.safetensors"], after.state["index"]))
     assert user + index < sum(size for blob, size in new.items() if blob not in after.rows) <= user + index + SMALL
     assert sum(after.sizes.values()) - sum(before.sizes.values()) <= user + SMALL  # what rewrote rows or index took their place
+
+
+def test_of_two_requests_in_a_row_the_second_says_what_it_adds_to_the_first(live: Live, data: Digits, tmp_path: Path) -> None:
+    model, users = fresh(live, data, tmp_path, linearize=["stage4", "fc"]), data.of(role="user")
+
+    live.request(live.forget(model, ids=users[:30], guarantee={"nats": 0.02}).json()["id"])
+    first = statement(live, model)["predicate"]
+    live.request(live.forget(model, ids=users[30:60], guarantee={"nats": 0.005}).json()["id"])
+    second = statement(live, model)["predicate"]
+
+    assert [said["guarantee"][0]["value"]["mu"] for said in (first, second)] == ["0.2", "0.1"]  # each of its own samples
+    assert [said["request"]["forgetSet"]["count"] for said in (first, second)] == [30, 30]
+    assert (first["stillInForce"], first["assumptions"]) == ([], [])
+    assert second["stillInForce"] == [second["model"]["parent"]["digest"]]
+    (composed,) = second["assumptions"]
+    assert "earlier statements in stillInForce, of which there are 1: " in composed
+    assert "computed from the release before it, from which they were already gone, and from samples that remain" in composed
+    assert "it adds nothing to the mu that those statements name" in composed
+    assert "mu is of this release and of those computed from it, not of the versions before" in composed
