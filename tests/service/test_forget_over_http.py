@@ -53,6 +53,21 @@ def test_forgetting_gives_the_file_that_fitting_without_the_rows_gives(live: Liv
     assert proof(live, model) == proof(live, reference) == ("equal_to_refit", exact.THEOREM, list(exact.ASSUMPTIONS))
 
 
+def test_auto_takes_exact_and_the_answer_says_why(live: Live, data: Digits, tmp_path: Path) -> None:
+    model, users = fresh(live, data, tmp_path), data.of(role="user")
+
+    answers = [live.forget(model, ids=users[i : i + 1], **asked).json() for i, asked in enumerate(({}, {"method": "auto"}))]
+    named = live.forget(model, ids=users[2:3], method="retrain").json()
+    ended = [live.request(answer["id"]) for answer in (*answers, named)]
+
+    assert [end["method"] for end in ended] == ["exact", "exact", "retrain"]
+    for said in (*answers, *ended[:2]):
+        assert "linear in fixed integer features" in said["why"]  # of this model
+        assert "removing rows gives the very bits that refitting without them gives" in said["why"]  # so nothing stronger is needed
+        assert "Rows of the core are answered `core_sample`; method `retrain` removes those too" in said["why"]  # and what it leaves
+    assert named["why"] == ended[2]["why"] != answers[0]["why"]
+
+
 @BOTH_FORMS
 def test_order_and_grouping_of_requests_leave_no_trace(live: Live, data: Digits, tmp_path: Path) -> None:
     a, b = data.of(subject="person-03"), data.of(subject="person-04")
