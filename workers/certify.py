@@ -45,6 +45,10 @@ MEASURED = (
     "Evidence: what an audit measured of the forgotten samples is computed from them. mu bounds what the released weights tell, and not "
     "what the evidence tells beside them: it is for the auditor."
 )
+COUNTED = (
+    "Accuracy on the split forgotten is counted on the forgotten samples, before by weights that held them: mu bounds what the released "
+    "weights tell, and not what these counts tell beside them. Of fewer than 20 samples they are withheld."
+)
 
 
 GONE = (
@@ -192,7 +196,8 @@ def _assumptions(outcome: Mapping[str, Any], still_in_force: tuple[str, ...]) ->
     if outcome["method"] not in NOISY:
         return ()
     composed = (COMPOSITION.format(earlier=len(still_in_force)),) if still_in_force else ()
-    return composed + ((MEASURED,) if outcome.get("evidence") else ())
+    counted = any(row["split"] == "forgotten" and row["after"] != "withheld" for row in outcome["utility"])
+    return composed + ((COUNTED,) if counted else ()) + ((MEASURED,) if outcome.get("evidence") else ())
 
 
 def _architecture(spec: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

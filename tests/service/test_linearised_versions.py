@@ -105,9 +105,13 @@ def test_of_two_requests_in_a_row_the_second_says_what_it_adds_to_the_first(live
 
     assert [said["guarantee"][0]["value"]["mu"] for said in (first, second)] == ["0.2", "0.1"]  # each of its own samples
     assert [said["request"]["forgetSet"]["count"] for said in (first, second)] == [30, 30]
-    assert (first["stillInForce"], first["assumptions"]) == ([], [])
+    assert first["stillInForce"] == []
+    (counted,) = first["assumptions"]
+    assert counted.startswith("Accuracy on the split forgotten is counted on the forgotten samples, before by weights that held them: ")
+    assert [row["before"]["n"] for row in first["utility"] if row["split"] == "forgotten"] == [30]
     assert second["stillInForce"] == [second["model"]["parent"]["digest"]]
-    (composed,) = second["assumptions"]
+    composed, again = second["assumptions"]
+    assert again == counted
     assert "earlier statements in stillInForce, of which there are 1: " in composed
     assert "computed from the release before it, from which they were already gone, and from samples that remain" in composed
     assert "it adds nothing to the mu that those statements name" in composed
