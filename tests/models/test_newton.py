@@ -1,9 +1,10 @@
-"""Forgetting of a linearised network against the exact minimiser of the kept rows, and the wrong variants that a toy would ship."""
+"""Forgetting of a linearised network against the exact minimiser of the kept rows."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from models import gaussian
 from models.forget.newton import forget, proved
 from models.linear.curvature import LARGEST, RANK, Curvature, rank_of, standard_normal
-from models.linear.descent import cg
+from models.linear.descent import Descent, cg
 from models.linear.quadratic import Quadratic
 from models.linear.tangent import forward, outputs
 from models.linear.whole import logits, zero
@@ -69,46 +70,6 @@ def test_it_does_not_matter_where_a_removal_starts(linearised: Linearised) -> No
     w = solved(linearised, linearised.loss(GONE), start, target=1e-3)
 
     assert away(w, linearised) <= 1e-3
-
-
-@pytest.mark.parametrize(
-    ("wrong", "least"),
-    [
-        ("ridge halved", 0.4),
-        ("classes averaged in the curvature", 0.4),
-        ("diagonal inverse", 0.4),
-        ("wrong sign", 0.4),
-        ("ridge missing in the gradient", 0.4),
-        ("ridge of the mean form", 0.02),
-        ("curvature of all rows", 0.02),
-    ],
-)
-def test_wrong_variants_are_far_from_refitting(linearised: Linearised, wrong: str, least: float) -> None:
-    """On the fixed problem; each is one line away from the right step. The right step itself scores below 1e-6 (above)."""
-    before = linearised.minimiser()
-    H, L, eye = linearised.hessian(GONE), linearised.core.ridge, torch.eye(len(before), dtype=torch.float64)
-    g = linearised.loss(GONE).gradient(before)
-    step = torch.linalg.solve(H, g)
-    found = {
-        "ridge halved": lambda: before - torch.linalg.solve(linearised.hessian(GONE, ridge=L / 2), g - L / 2 * before),
-        "classes averaged in the curvature": lambda: before - torch.linalg.solve((H - L * eye) / 10 + L * eye, g / 10 + 0.9 * L * before),
-        "diagonal inverse": lambda: before - g / H.diagonal(),
-        "wrong sign": lambda: before + step,
-        "ridge missing in the gradient": lambda: before - torch.linalg.solve(H, g - L * before),
-        "ridge of the mean form": lambda: linearised.minimiser(GONE, ridge=L * (300 - GONE) / 300),
-        "curvature of all rows": lambda: before - torch.linalg.solve(linearised.hessian(), g),
-    }[wrong]()
-
-    assert away(before - step, linearised) <= 1e-6
-    assert away(found, linearised) >= least
-
-
-def test_plain_conjugate_gradients_are_still_far_where_preconditioned_ones_have_arrived(linearised: Linearised) -> None:
-    start, none = linearised.minimiser(), linearised.curvature.flat()
-    plain = forget(linearised.loss(GONE), start, none, method="cg", sigma=1.0, mu_max=1e-9, most=25, random_bytes=os.urandom).descent.w
-    good = solved(linearised, linearised.loss(GONE), start, target=1e-9, most=25)
-
-    assert away(good, linearised) < 0.1 < away(plain, linearised)
 
 
 def test_the_last_step_is_as_long_as_makes_the_error_least(linearised: Linearised) -> None:
@@ -183,6 +144,34 @@ def test_the_order_of_requests_does_not_matter(linearised: Linearised) -> None:
 
     assert float(e @ linearised.hessian(GONE) @ e) ** 0.5 <= 2e-3 * 1.5  # each within its bound; H exceeds M a little in what M leaves out
     assert linearised.curvature.bound(linearised.loss(GONE).gradient(then)) ** 0.5 <= 1e-3
+
+
+@pytest.mark.parametrize(("method", "ridge", "share", "most"), [("cg", 3.0, 1e-4, 200), ("sgd", 3000.0, 0.02, 60)])
+def test_rows_forgotten_and_taken_back_leave_the_weights_where_they_were(
+    linearised: Linearised, method: str, ridge: float, share: float, most: int
+) -> None:
+    """Within the sum of both errors, in the norm of M: METHODS' (r + r_fit)/m is no smaller. SGD arrives nowhere but at a large L.
+
+    Measured: .0006 of at most .0010 for cg, .048 of at most .068 for sgd; the forgetting in between went 5.1 and .94 away.
+    """
+    shape, core_only = replace(linearised.curvature, ridge=ridge), zero(linearised.core)
+    every, kept = (replace(linearised.loss(first), ridge=ridge) for first in (0, GONE))
+    target = share * shape.bound(every.gradient(core_only)) ** 0.5
+
+    def moved(loss: Quadratic, start: Tensor) -> Descent:
+        return forget(loss, start, shape, method=method, sigma=1.0, mu_max=target, most=most, random_bytes=os.urandom).descent
+
+    def apart(one: Descent, other: Descent) -> float:
+        e = one.w - other.w
+        return (float(shape.values @ shape.along(e).square()) + ridge * float(e @ e)) ** 0.5
+
+    fitted = moved(every, core_only)
+    without = moved(kept, fitted.w)
+    again = moved(every, without.w)
+
+    assert fitted.reached and without.reached and again.reached
+    assert apart(fitted, without) > 10 * (fitted.error + again.error)
+    assert 0 < apart(fitted, again) <= fitted.error + again.error
 
 
 def test_forgetting_everything_gives_the_cores_outputs_bit_for_bit(linearised: Linearised) -> None:
