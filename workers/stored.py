@@ -22,16 +22,17 @@ KEPT = 1 << 30
 class StoredRows:
     """The prepared rows of one role, in data blocks: the first ones in memory, the others where they are stored."""
 
-    def __init__(self, read: Callable[[int], Tensor]) -> None:
+    def __init__(self, read: Callable[[int], Tensor], *, room: int) -> None:
         """Begin without rows.
 
         Args:
             read: gives the prepared rows `[n_b, ...]` of a data block by its position.
+            room: bytes of rows that may stay in memory.
         """
         self._read = read
         self._counts: list[int] = []
         self._kept: dict[int, Tensor] = {}
-        self._free = KEPT
+        self._free = room
 
     def add(self, rows: Tensor) -> None:
         """Take the next data block, and keep its rows while there is room."""
@@ -64,7 +65,7 @@ def stored_loss(plan: Mapping[str, Any], shelf: Shelf, core: WholeCore, classes:
     def rows_of(role: str, position: int) -> Tensor:
         return prepare(core.tangent, samples(rows_with_role([block_of(plan, shelf, position, ids)], role), plan, classes).inputs)
 
-    user, beneath = (StoredRows(partial(rows_of, role)) for role in ("user", "core"))
+    user, beneath = (StoredRows(partial(rows_of, role), room=KEPT) for role in ("user", "core"))
     labels = []
     for position in range(len(plan["dataset"]["blocks"])):
         block = block_of(plan, shelf, position, ids)
