@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import pyarrow.compute as pc
 import pytest
 
 from models import gaussian
-from workers.linearised import mu_of, rounded_up
+from models.progress import silent
+from tests.digits import Digits
+from tests.workers.test_parts import decoded
+from workers.linearised import mu_of, rounded_up, samples
+from workers.recipe import architecture_of, whole_of
+
+SPEC = {
+    "architecture": {"name": "convnet", "activation": "leaky_relu", "bottleneck": None, "taps": None, "hidden": [4, 4, 4, 4]},
+    "training": {"epochs": 10, "batch": None},
+    "linearize": "all",
+    "target": 5.0,
+    "ridge": 10.0,
+}
 
 
 @pytest.mark.parametrize("mu_max", [0.2, 0.123456789, 1.0, 9.99999999, 1e-3])
@@ -31,3 +44,16 @@ def test_a_best_mu_is_told_in_two_digits_and_never_smaller(number: float, text: 
     assert rounded_up(number) == text
     assert float(rounded_up(number)) >= number
     assert rounded_up(float("inf")) == rounded_up(float("nan")) == "infinite"
+
+
+def test_sigma_is_chosen_for_the_kind_of_noise_that_the_model_names(data: Digits) -> None:
+    plan, table = {"dataset": {"shape": [1, 8, 8]}}, decoded(data)
+    core_rows = samples(table.filter(pc.equal(table["role"], "core")), plan, list(range(10)))
+
+    def sigma(noise: str) -> float:
+        spec = SPEC | {"release": {"mu_max": 0.2, "sigma": None, "rank": 64, "noise": noise}}
+        return whole_of(spec, architecture_of(spec, (1, 8, 8), 10), core_rows, given=None, progress=silent).core.sigma
+
+    isotropic, shaped = sigma("isotropic"), sigma("core")
+
+    assert 0.001 < isotropic < shaped / 2
