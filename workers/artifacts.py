@@ -85,11 +85,7 @@ def samples_of(table: pa.Table, shape: tuple[int, ...], classes: list[Any]) -> S
     Raises:
         Failure: `label_unknown`, when a label is not among the declared classes.
     """
-    labels = pc.index_in(table["label"], value_set=pa.array(classes, table.schema.field("label").type))
-    if labels.null_count:
-        raise Failure(
-            "label_unknown", f"{labels.null_count} rows have a label outside the model's classes; declare it in `classes` or remove them."
-        )
+    labels = labels_of(table, classes)
     raw = table["input"].combine_chunks()
     if len(shape) == 3:
         size = int(np.prod(shape))
@@ -98,6 +94,20 @@ def samples_of(table: pa.Table, shape: tuple[int, ...], classes: list[Any]) -> S
     else:
         inputs = torch.from_numpy(raw.flatten().to_numpy(zero_copy_only=False).reshape(len(raw), shape[0]).astype(np.float32))
     return Samples(inputs=inputs, labels=torch.from_numpy(labels.to_numpy().astype(np.int64)), ids=tuple(table["sample_id"].to_pylist()))
+
+
+def labels_of(table: pa.Table, classes: list[Any]) -> Any:
+    """Each row's place in the list of classes.
+
+    Raises:
+        Failure: `label_unknown`, when a label is not among them.
+    """
+    labels = pc.index_in(table["label"], value_set=pa.array(classes, table.schema.field("label").type))
+    if labels.null_count:
+        raise Failure(
+            "label_unknown", f"{labels.null_count} rows have a label outside the model's classes; declare it in `classes` or remove them."
+        )
+    return labels
 
 
 def rows_with_role(blocks: Iterable[pa.Table], role: str) -> pa.Table:

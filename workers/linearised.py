@@ -25,6 +25,7 @@ from workers.artifacts import (
     Shelf,
     among,
     in_final_half,
+    labels_of,
     pack_table,
     pack_weights,
     rows_with_role,
@@ -91,6 +92,19 @@ def samples(table: pa.Table, plan: Mapping[str, Any], classes: list[Any]) -> Sam
     if len(table):
         return samples_of(table, shape, classes)
     return Samples(torch.zeros(0, *shape, dtype=torch.uint8 if len(shape) == 3 else torch.float32), torch.zeros(0, dtype=torch.int64), ())
+
+
+def refuse_unknown_labels(plan: Mapping[str, Any], shelf: Shelf, classes: list[Any], ids: Set[str] | None) -> None:
+    """Look at the user rows' labels before a core is trained for them.
+
+    Args:
+        ids: the rows that count; None takes all.
+
+    Raises:
+        Failure: `label_unknown`, when one is not among the classes.
+    """
+    index = unpack_table(shelf.vault.read(plan["dataset"]["index"]))
+    labels_of(rows_with_role([index if ids is None else index.filter(among(index["sample_id"], ids))], "user"), classes)
 
 
 def index_of_model(plan: Mapping[str, Any], shelf: Shelf, classes: list[Any], ids: Set[str] | None) -> bytes:

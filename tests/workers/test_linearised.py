@@ -1,16 +1,23 @@
-"""What a request's wish means as a mu, and how numbers are told: never better than they are."""
+"""What a linearised model's form and a request's wish mean, what is refused early, and how numbers are told: never better than they are."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 
 from models import gaussian
 from models.progress import silent
+from service.blobs import directory_vault
 from tests.digits import Digits
 from tests.workers.test_parts import decoded
+from workers.artifacts import Shelf, index_of, pack_table
+from workers.failure import Failure
 from workers.linearised import mu_of, rounded_up, samples
 from workers.recipe import architecture_of, whole_of
+from workers.report import Report
+from workers.steps import linearised as steps
 
 SPEC = {
     "architecture": {"name": "convnet", "activation": "leaky_relu", "bottleneck": None, "taps": None, "hidden": [4, 4, 4, 4]},
@@ -57,3 +64,22 @@ def test_sigma_is_chosen_for_the_kind_of_noise_that_the_model_names(data: Digits
     isotropic, shaped = sigma("isotropic"), sigma("core")
 
     assert 0.001 < isotropic < shaped / 2
+
+
+def test_a_user_label_that_no_class_has_is_told_before_a_core_is_trained(
+    data: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "whole_of", lambda *_, **__: pytest.fail("a core was trained"))
+    table = decoded(data)
+    table = table.filter(pc.or_(pc.equal(table["role"], "user"), pc.not_equal(table["label"], 9)))
+    shelf = Shelf(directory_vault(tmp_path / "blobs", tmp_path / "keys"), "data-1-")
+    blocks, index = [[0, shelf.put(pack_table(table)).blob_id]], shelf.put(pack_table(index_of([table]))).blob_id
+    plan = {"given_core": None, "dataset": {"blocks": blocks, "index": index, "shape": [1, 8, 8]}, "spec": SPEC | {"classes": None}}
+
+    with pytest.raises(Failure) as failed:
+        steps.fit(plan, shelf, Report(lambda phase, done: None))
+
+    assert failed.value.code == "label_unknown"
+    assert (
+        str(len([None for role, label in zip(data.roles, data.labels, strict=True) if (role, label) == ("user", 9)])) in failed.value.detail
+    )

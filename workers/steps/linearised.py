@@ -53,6 +53,7 @@ def _fitted(
     classes = spec["classes"] or sorted(set(rows.core["label"].to_pylist()))
     if len(classes) < 2:
         raise Failure("classes", "A model needs at least 2 classes; declare `classes`, or upload core rows of more labels.")
+    linearised.refuse_unknown_labels(plan, shelf, classes, keep)
     core_rows = samples(rows.core, plan, classes)
     report.phase("training the core")
     whole = whole_of(spec, architecture_of(spec, shape, len(classes)), core_rows, given=given, progress=report.progress)
