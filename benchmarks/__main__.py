@@ -19,6 +19,7 @@ from benchmarks import (
     latency,
     linearised,
     machine,
+    photographs,
     removals,
     service,
     setting,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Run] = {
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
     erase.NAME: lambda asked, keep: erase.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in ERASED], keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
+    photographs.NAME: lambda asked, keep: photographs.run(seeds=asked.seeds, keep=keep),
     cifar.NAME: lambda asked, keep: cifar.run(seeds=asked.seeds, keep=keep),
     transfer.NAME: lambda asked, keep: transfer.run(),
     service.NAME: lambda asked, keep: service.run(),
@@ -56,6 +58,7 @@ MINUTES = {
     linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
     erase.NAME: (erase.MINUTES, 0),
     caltech.NAME: (caltech.MINUTES, 0),
+    photographs.NAME: (photographs.MINUTES, 0),
     cifar.NAME: (cifar.MINUTES, 0),
     transfer.NAME: (transfer.MINUTES, 0),
     service.NAME: (service.MINUTES, 0),
@@ -64,7 +67,7 @@ MINUTES = {
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 
-FULL_ONLY = (caltech.NAME, cifar.NAME)
+FULL_ONLY = (caltech.NAME, photographs.NAME, cifar.NAME)
 """Run by `--full`, or by name."""
 
 

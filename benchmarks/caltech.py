@@ -106,9 +106,9 @@ def pretrained(path: Path) -> dict[str, Tensor]:
     return read | {"input.mean": torch.full((3,), 0.5), "input.std": torch.full((3,), 0.5)}
 
 
-def divide(samples: Samples, plan: Plan) -> tuple[Samples, Samples]:
+def divide(samples: Samples, plan: Plan, *, seed: int = 0) -> tuple[Samples, Samples]:
     """Draw core and user rows, equally many of each class; none of the late class for the core."""
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     core, user = [], []
     for label in range(int(samples.labels.max()) + 1):
         mine = order[samples.labels[order] == label]
@@ -152,7 +152,7 @@ def measured(core_samples: Samples, user: Samples, test: Samples, weights: dict[
         core = model.fit.core
         progress(f"core fitted in {fitting:.0f} s: p = {core.tangent.p:,}")
         everything = model.loss(torch.ones(len(user), dtype=torch.bool))
-        release, solving = once(partial(_forget, model, everything, zero(core)))
+        release, solving = once(partial(forgotten, model, everything, zero(core)))
         w, released = release.descent.w, release.weights
         assert released is not None, "the first fit did not reach its target"
         numbers |= {
@@ -163,7 +163,7 @@ def measured(core_samples: Samples, user: Samples, test: Samples, weights: dict[
         progress(f"w_u in {release.passes} passes, {solving:.0f} s; {right}")
         numbers["requests"] = [_request(model, released, name, gone) for name, gone in _gone(user, plan).items()]
         numbers["late"] = model.right(zero(core), label=plan.late)
-        right["exact"], numbers["d"] = _exact(architecture, core_samples, user, test, given)
+        right["exact"], numbers["d"] = exact_on_taps(architecture, core_samples, user, test, given)
         numbers["accuracy"] = right
     return outcome_of(numbers)
 
@@ -185,7 +185,7 @@ def _gone(user: Samples, plan: Plan) -> dict[str, Tensor]:
     return {str(k): order[:k] for k in plan.removed} | {"the late class": (user.labels == plan.late).nonzero().flatten()}
 
 
-def _forget(model: Fitted, kept: Quadratic, start: Tensor) -> Release:
+def forgotten(model: Fitted, kept: Quadratic, start: Tensor) -> Release:
     core = model.fit.core
     return forget(
         kept, start.double(), model.fit.curvature, method="cg", sigma=core.sigma, mu_max=MU_MAX, most=MOST_PASSES, random_bytes=os.urandom
@@ -198,7 +198,7 @@ def _request(model: Fitted, released: Tensor, name: str, gone: Tensor) -> dict[s
     stays = torch.ones(len(model.user), dtype=torch.bool)
     stays[gone] = False
     kept, again = model.loss(stays), model.loss(stays)
-    release, spent = once(partial(_forget, model, kept, released))
+    release, spent = once(partial(forgotten, model, kept, released))
     scratch, refitting = once(partial(cg, again, zero(core), model.fit.curvature, target=target, most=MOST_PASSES))
     states = {"before": released, "after": release.descent.w if release.weights is None else release.weights, "refitted": scratch.w}
     progress(f"forgot {name}: {release.passes} passes, {spent:.0f} s; from zero {again.passes.total} passes, {refitting:.0f} s")
@@ -213,7 +213,7 @@ def _request(model: Fitted, released: Tensor, name: str, gone: Tensor) -> dict[s
     }  # fmt: skip
 
 
-def _exact(
+def exact_on_taps(
     architecture: Architecture, core_samples: Samples, user: Samples, test: Samples, weights: dict[str, Tensor]
 ) -> tuple[float, int]:
     """Fit `exact` on the taps of the same network; return its accuracy and its number of features."""

@@ -20,6 +20,7 @@ from benchmarks import (
     forget,
     latency,
     outcome,
+    photographs,
     removals,
     rivals,
     setting,
@@ -29,7 +30,7 @@ from benchmarks import (
 )
 from models.data import Samples
 from models.nets import Architecture, build
-from models.train import Training
+from models.train import Training, train
 from tests.servers import no_servers
 
 
@@ -126,18 +127,51 @@ def test_accuracy_scores_all_six_and_keeps_earlier_seeds() -> None:
     assert "fine-tuning the whole network" in outcome.show(found)
 
 
-@pytest.mark.slow
-def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw() -> None:
-    plan = caltech.Plan(core_each=3, user_each=5, removed=(1,), rank=8, ridge=1.0)
+def seen_digits() -> dict[str, torch.Tensor]:
+    """Weights of a MobileNetV2 whose signal does not die out in 53 layers."""
     net = build(Architecture(name="mobilenet_v2", input_shape=(1, 8, 8), classes=7), 0)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the plain mean of what it sees: without it the signal dies out in 53 layers
+            module.momentum = None  # the plain mean of what it sees
     net.input.fit(digits(0, 300).inputs)
     net.train()(digits(0, 300).inputs)
+    return net.eval().state_dict()
+
+
+@pytest.mark.slow
+def test_a_pretrained_core_stands_beside_taps_and_fine_tuning_of_all_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = caltech.Plan(core_each=3, user_each=5, rank=8, ridge=1.0)
+    monkeypatch.setattr(photographs, "TUNE", 2)
+    core, user = caltech.divide(digits(0, 200), plan, seed=1)
+    other, _ = caltech.divide(digits(0, 200), plan, seed=2)
+
+    one = photographs.scores(core, user, digits(900, 940), seen_digits(), plan, seed=1, rate=0.001)
+    found = photographs.outcome_of({"1": one})
+
+    assert core.ids != other.ids
+    assert set(one["accuracy"]) == set(photographs.TITLES) and all(0 <= value <= 1 for value in one["accuracy"].values())
+    assert one["rate"] == 0.001 and one["rows"] == [27, 50, 40]
+    assert "fine-tuning the whole network" in outcome.show(found)
+
+
+def test_fine_tuning_of_a_pretrained_network_learns_and_leaves_the_given_one_and_its_batch_statistics_alone() -> None:
+    net, rows = build(Architecture(name="resnet20", input_shape=(1, 8, 8), classes=10), 0), digits(0, 200)
+    train(net, digits(300, 500), Training(epochs=4))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    tuned = photographs.fine_tuned(net, rows, rate=0.01, epochs=8, seed=0)
+
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items() if "running" in name)
+    assert tuning.accuracy_of(tuned, rows) > tuning.accuracy_of(net, rows) + 0.2
+
+
+@pytest.mark.slow
+def test_a_pretrained_core_is_given_a_head_and_forgets_a_class_that_it_never_saw() -> None:
+    plan = caltech.Plan(core_each=3, user_each=5, removed=(1,), rank=8, ridge=1.0)
     core, user = caltech.divide(digits(0, 200), plan)
 
-    found = caltech.measured(core, user, digits(900, 940), net.eval().state_dict(), plan)
+    found = caltech.measured(core, user, digits(900, 940), seen_digits(), plan)
 
     assert len(core) == 9 * 3 and len(user) == 50 and plan.late not in core.labels
     assert [one["gone"] for one in found.numbers["requests"]] == ["1", "the late class"]
