@@ -20,7 +20,7 @@ KEPT = 1 << 30
 
 
 class StoredRows:
-    """The prepared rows of one role, in data blocks: the first ones in memory, the others where they are stored."""
+    """The prepared rows of one role, in data blocks: those that there was room for in memory, the others where they are stored."""
 
     def __init__(self, read: Callable[[int], Tensor], *, room: int) -> None:
         """Begin without rows.

@@ -165,7 +165,7 @@ def sgd(
     for comparison: on problems with a condition number near a million it comes nowhere near the minimiser.
 
     Args:
-        curvature, shape, target, most: as for `cg`; the error is looked at `LOOKED` times, each time by one pass more.
+        curvature, shape, target, most: as for `cg`; the error is looked at `LOOKED` times at most, each time by one pass more.
         rate: of a step, times the largest eigenvalue.
 
     Source: Golatkar et al., CVPR 2021, section 4.2 and appendix. https://arxiv.org/abs/2012.13431
@@ -178,7 +178,7 @@ def sgd(
     generator = torch.Generator().manual_seed(seed)
     error = shape.bound(gradient) ** 0.5
     history, reached, first = [error], gradient, quadratic.passes.total
-    every = max(1, most // LOOKED)
+    every = max(1, (most - LOOKED) // LOOKED)
     while error > target and quadratic.passes.total - first + every < most:
         size = rate / largest * 0.5 ** (len(history) - 1)
         for _ in range(every):

@@ -35,7 +35,7 @@ class Stored(Protocol):
         """Number of rows."""
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield the rows of each data block, `[n_b, ...]`, in the order of the blocks; none may be there."""
+        """Yield the rows of each data block, `[n_b, ...]`, in the order of the blocks; a block may have no rows."""
 
 
 Rows = Tensor | Stored
@@ -153,7 +153,7 @@ def cut(rows: Rows, counts: Sequence[int] | None = None) -> Iterable[Tensor]:
     """Return the data blocks of prepared rows, in their order.
 
     Args:
-        counts: of rows in each block, to cut a tensor by; None leaves it whole. What is stored has blocks of its own.
+        counts: of rows in each block, to cut a tensor by; None leaves it whole. Stored rows have blocks of their own, and need none.
     """
     if isinstance(rows, Tensor):
         return (rows,) if counts is None else torch.split(rows, list(counts))

@@ -33,7 +33,7 @@ SCALE_ROWS = 128  # core rows that the length is measured on
 
 SIGMAS = (0.8, 0.6, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025, 0.018, 0.012, 0.009, 0.006, 0.0045, 0.003, 0.002, 0.0015, 0.001)
 """Sigma is the first of these that costs at most `COST`; the last in any case. Steps of about the square root of 2: the more noise, the
-farther from the refit a release may be, and the fewer passes it takes. The smaller half is for isotropic noise."""
+farther from the refit a release may be, and the fewer passes it takes. Isotropic noise needs those below .025."""
 
 UNTRIED = 0.025  # sigma where there are too few core rows to try any
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from models import gaussian
 from models.forget.newton import forget, proved
 from models.linear.curvature import LARGEST, RANK, Curvature, rank_of, standard_normal
-from models.linear.descent import Descent, cg
+from models.linear.descent import Descent, cg, sgd
 from models.linear.quadratic import Quadratic
 from models.linear.tangent import forward, outputs
 from models.linear.whole import logits, zero
@@ -121,6 +121,15 @@ def test_the_papers_sgd_comes_closer_but_not_there(linearised: Linearised) -> No
     w = solved(linearised, linearised.loss(GONE), linearised.minimiser(), target=1e-3, method="sgd", most=40)
 
     assert 1e-2 < away(w, linearised) < 1
+
+
+def test_sgd_goes_through_the_rows_as_often_as_it_may_and_looks_at_its_error_ten_times(linearised: Linearised) -> None:
+    loss = linearised.loss(GONE)
+
+    found = sgd(loss, linearised.minimiser(), linearised.curvature, target=1e-9, most=31)
+
+    assert (loss.passes.single, loss.passes.double) == (20, 11)
+    assert found.passes == 31 and len(found.history) == 11 and not found.reached
 
 
 def test_mislabelled_rows_fit_as_they_do_after_refitting(linearised: Linearised) -> None:

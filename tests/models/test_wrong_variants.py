@@ -126,7 +126,7 @@ WRONG: dict[str, tuple[float, Callable[[Formed], Tensor]]] = {
 
 
 def test_the_right_step_is_there(easy: Formed, products: Products) -> None:
-    assert easy.away(easy.before) == 1.0
+    assert float((easy.before - easy.refitted).norm()) > 0.1 * float(easy.refitted.norm())  # there is a way to go
     assert easy.away(easy.step()) <= NEAR[products.dtype]
 
 

@@ -116,9 +116,10 @@ def _by_newton(
     if found.weights is None:
         return {"refusal": _refusal(f"{mu:.6g}", best, found.passes)}
     proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=release["noise"] == "isotropic")
-    outcome = _published(plan, shelf, report, model, held, selection, found.weights.double(), proved)
+    tested, gone = _judges(plan, shelf, held, selection)
+    outcome = _published(plan, shelf, report, model, held, selection, (tested, gone), found.weights.double(), proved)
     outcome |= _beside(plan, shelf, report, model, held_ids, selection, asked, found.weights.double(), mu=mu, most=most)
-    tested, shaped = _tested(plan, shelf, held_ids - selection.gone), _shape(plan, model.curvature)
+    shaped = _shape(plan, model.curvature)
     outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
     return outcome | {"solver": record | {"shared": bool(plan.get("groups"))}}
 
@@ -157,12 +158,13 @@ def _at_zero(
     report.phase("forgetting")
     model, held_ids = linearised.load(plan, shelf), set(held["sample_id"].to_pylist())
     weights = nothing(model.core)
-    outcome = _published(plan, shelf, report, model, held, selection, weights, zero.proved_whole())
+    judges = _judges(plan, shelf, held, selection)
+    outcome = _published(plan, shelf, report, model, held, selection, judges, weights, zero.proved_whole())
     return outcome | _beside(plan, shelf, report, model, held_ids, selection, asked, weights, mu=0.0, most=0) | {"method": "zero"}
 
 
 def _beside(
-    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, held: Set[str], selection: Selection, asked: list[Asked],
+    plan: Mapping[str, Any], shelf: Shelf, report: Report, model: Loaded, ids: Set[str], selection: Selection, asked: list[Asked],
     after: Tensor, *, mu: float, most: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The audits that were asked for. They see what is released, never the weights before its noise."""
@@ -170,7 +172,7 @@ def _beside(
     if not names:
         return {}
     user, gone = frozenset(selection.user), frozenset(selection.gone)
-    done = Release(plan, shelf, model, held_rows(plan, shelf, held), user, gone, after, mu=mu, most=most)
+    done = Release(plan, shelf, model, held_rows(plan, shelf, ids), user, gone, after, mu=mu, most=most)
     return {"evidence": measure_beside(names, done, report, OF_RELEASES)}
 
 
@@ -192,15 +194,15 @@ def _published(
     model: Loaded,
     held: pa.Table,
     selection: Selection,
+    judges: tuple[Samples, Samples],
     weights: Tensor,
     proved: Proved,
 ) -> dict[str, Any]:
     """Measure, and write what the new version is made of: its user weights alone are new."""
     report.phase("measuring")
-    classes, held_ids = plan["spec"]["classes"], set(held["sample_id"].to_pylist())
-    utility = compared(model.core, model.weights, weights, _tested(plan, shelf, held_ids - selection.gone), split=AUDIT)
-    gone = samples(held_rows(plan, shelf, held_ids & set(selection.user), roles=("user",)).user, plan, classes)
-    utility += compared(model.core, model.weights, weights, gone, split="forgotten")
+    classes = plan["spec"]["classes"]
+    utility = [one for rows, split in zip(judges, (AUDIT, "forgotten"), strict=True)
+               for one in compared(model.core, model.weights, weights, rows, split=split)]  # fmt: skip
     report.phase("writing")
     files = dict(plan["files"]) | {"user.safetensors": shelf.put_file(linearised.pack_user(model.core, weights))}
     left = held.filter(pa.array([i not in selection.gone for i in held["sample_id"].to_pylist()], pa.bool_()))
@@ -214,8 +216,12 @@ def _published(
     }
 
 
-def _tested(plan: Mapping[str, Any], shelf: Shelf, held: Set[str]) -> Samples:
-    return samples(held_rows(plan, shelf, held, roles=("audit",)).audit, plan, plan["spec"]["classes"])
+def _judges(plan: Mapping[str, Any], shelf: Shelf, held: pa.Table, selection: Selection) -> tuple[Samples, Samples]:
+    """The audit rows of the final half that stay, and the user rows that go, in one reading of the data set."""
+    audit = set(held.filter(pc.equal(held["role"], "audit"))["sample_id"].to_pylist()) - selection.gone
+    gone = set(selection.user).intersection(held["sample_id"].to_pylist())
+    rows = held_rows(plan, shelf, audit | gone, roles=("audit", "user"))
+    return tuple(samples(table, plan, plan["spec"]["classes"]) for table in (rows.audit, rows.user))  # type: ignore[return-value]
 
 
 def _shape(plan: Mapping[str, Any], curvature: Curvature) -> Curvature:
