@@ -311,8 +311,7 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
     note = (
         "Distances to the refitted weights (solved to a tenth of the target) in units of sigma, in the norm of the noise's shape; "
         "the bound is what the solver stopped by. "
-        "Passes over kept and core rows, one of them in float64, three where the way is long; reading the network's own logits of the kept "
-        f"rows once, in float64, is not counted.{ratio}"
+        f"Passes over kept and core rows, one of them in float64, three where the way is long.{ratio}"
     )
     headings = ("forgotten", "passes", "time", "w_u from zero: passes", "time", "distance before", "after", "bound")
     return Table("forgetting", headings, rows, note)

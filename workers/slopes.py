@@ -17,9 +17,9 @@ from torch import Tensor
 
 from models.device import accelerator
 from models.linear.descent import Way
+from models.linear.frozen import one_hot
 from models.linear.quadratic import slope, total
 from models.linear.tangent import prepare
-from models.linear.whole import aims
 from workers import linearised
 from workers.artifacts import Shelf, pack_weights, rows_with_role
 from workers.parts import Split, tables
@@ -53,8 +53,9 @@ def part(plan: Mapping[str, Any], shelf: Shelf, report: Report) -> dict[str, Any
     report.phase(PHASE)
     for number, table in tables(plan, shelf):
         user, core_rows = (linearised.samples(rows_with_role([table], role), plan, classes) for role in ("user", "core"))
-        rows = prepare(core.tangent, user.inputs)
-        found = slope(exact, rows, aims(core, exact, rows, user.labels), prepare(core.tangent, core_rows.inputs), w, base=core.weight)
+        rows, under = (prepare(core.tangent, part.inputs) for part in (user, core_rows))
+        targets = one_hot(user.labels, classes=core.classes, target=core.target)
+        found = slope(exact, rows, targets, under, w, base=core.weight, scale=core.logit_scale)
         written.append({"number": number, "blob": shelf.put(pack_weights({"slope": found})).blob_id, "rows": len(table)})
         report.progress("", len(written) / len(plan["blocks"]))
     return {"result": {"blocks": written, "blobs": {}}, "seconds": report.end()}

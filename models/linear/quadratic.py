@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from models.linear.tangent import STEP, Tangent, away, batches, forward, home, normal, pulled
+from models.linear.tangent import STEP, Tangent, away, batches, forward, home, normal, outputs, pulled
 from models.progress import Stop, never
 
 
@@ -62,7 +62,7 @@ class Loss(Protocol):
 class Quadratic:
     """L_D(w) = sum_D 1/2 |f0_i + J_i w - t_i|^2 + 1/2 sum_core |J_i w|^2 + L/2 |w|^2, in sum form: L is not multiplied by anything.
 
-    With f0 = c net + J w_core the first term is 1/2 |J_i (w_core + w) - (t_i - c net_i)|^2: one product does for both.
+    With f0 = c net + J w_core the first term is 1/2 |J_i (w_core + w) + c net_i - t_i|^2: one pass of the network does for all of it.
     """
 
     tangent: Tangent
@@ -75,7 +75,7 @@ class Quadratic:
     """`[n, ...]` prepared user rows that are kept."""
 
     aims: Tensor
-    """t - c net `[n, C]` float64 of these rows; t - f0 where there is no `base`."""
+    """t `[n, C]` float64 of these rows, less what `base` and `scale` do not bring: without them it is t - f0."""
 
     core: Rows
     """`[m, ...]` prepared core rows: curvature and nothing else."""
@@ -92,10 +92,13 @@ class Quadratic:
     base: Tensor | None = None
     """w_core `[p]` float64, which user rows see added to w."""
 
+    scale: float = 0.0
+    """c of the network's own logits, which user rows see added to J w."""
+
     @property
     def missed(self) -> Tensor:
         """t - f0 `[n, C]` float64 of these rows: what J w is to be."""
-        return self.aims if self.base is None else self.aims - self._moved(self.base)
+        return self.aims - self._said(torch.zeros(self.tangent.p, dtype=torch.float64))
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -136,17 +139,19 @@ class Quadratic:
 
     def loss(self, w: Tensor) -> float:
         """Return L_D(w); what tests and figures compare."""
-        gap = self._moved(w if self.base is None else w + self.base) - self.aims
+        gap = self._said(w) - self.aims
         held = sum(float(forward(self.tangent, block, w).square().sum()) for block in cut(self.core))
         return 0.5 * (float(gap.square().sum()) + held + self.ridge * float(w.square().sum()))
 
     def _summed(self, tangent: Tangent, w: Tensor) -> Tensor:
         user, core = ([pair[side] for pair in self.cuts or ((len(self.rows), len(self.core)),)] for side in (0, 1))
         blocks = zip(cut(self.rows, user), torch.split(self.aims, user), cut(self.core, core), strict=True)
-        return total(w, self.ridge, (slope(tangent, *block, w, base=self.base, stop=self.stop) for block in blocks))
+        fixed: dict[str, Any] = {"base": self.base, "scale": self.scale, "stop": self.stop}
+        return total(w, self.ridge, (slope(tangent, *block, w, **fixed) for block in blocks))
 
-    def _moved(self, w: Tensor) -> Tensor:
-        return torch.cat([forward(self.tangent, block, w) for block in cut(self.rows)])
+    def _said(self, w: Tensor) -> Tensor:
+        whole = w if self.base is None else w + self.base
+        return torch.cat([forward(self.tangent, block, whole) + self.scale * outputs(self.tangent, block) for block in cut(self.rows)])
 
 
 def cut(rows: Rows, counts: Sequence[int] | None = None) -> Iterable[Tensor]:
@@ -161,22 +166,32 @@ def cut(rows: Rows, counts: Sequence[int] | None = None) -> Iterable[Tensor]:
 
 
 def slope(
-    tangent: Tangent, rows: Tensor, aims: Tensor, core: Tensor, w: Tensor, *, base: Tensor | None = None, stop: Stop = never
+    tangent: Tangent,
+    rows: Tensor,
+    aims: Tensor,
+    core: Tensor,
+    w: Tensor,
+    *,
+    base: Tensor | None = None,
+    scale: float = 0.0,
+    stop: Stop = never,
 ) -> Tensor:
-    """Return what one data block adds to the gradient: sum_D J_i^T (J_i (base + w) - aims_i) + sum_core J_i^T J_i w, `[p]` float64.
+    """Return sum_D J_i^T (J_i (base + w) + c net_i - aims_i) + sum_core J_i^T J_i w, `[p]` float64: what one data block adds to the gradient.
 
     Args:
         rows: `[n, ...]` prepared user rows of the block; `aims` is `[n, C]`.
         core: `[m, ...]` prepared core rows of the block.
         w: `[p]` float64.
         base: `[p]` float64; None is 0.
+        scale: c.
     """
     there, moved = away(tangent, w), bool(w.any())
     whole = there if base is None else away(tangent, w + base)
     found = torch.zeros_like(there, dtype=torch.float64)
     for number, part in enumerate(batches(tangent, rows, stop)):
         aim = aims[number * STEP : (number + 1) * STEP]
-        found += normal(tangent, part, whole, aim) if moved or base is not None else pulled(tangent, part, -aim)
+        still = not moved and base is None and not scale
+        found += pulled(tangent, part, -aim) if still else normal(tangent, part, whole, aim, scale=scale)
     for part in batches(tangent, core, stop) if moved else ():
         found += normal(tangent, part, there)
     return home(found)

@@ -205,11 +205,12 @@ def pulled(tangent: Tangent, part: Tensor, cotangent: Tensor) -> Tensor:
     return tangent.vector(pull(away(tangent, cotangent))[0])
 
 
-def normal(tangent: Tangent, part: Tensor, vector: Tensor, missed: Tensor | None = None) -> Tensor:
-    """Return J^T (J v - m) `[p]` of one batch, left where it is computed: both products from one pass of the network itself.
+def normal(tangent: Tangent, part: Tensor, vector: Tensor, missed: Tensor | None = None, *, scale: float = 0.0) -> Tensor:
+    """Return J^T (J v + c net - m) `[p]` of one batch, left where it is computed: all from one pass of the network itself.
 
     Args:
-        missed: m `[b, C]`; None is 0.
+        missed: m `[b, C]`; None is 0, and c too.
+        scale: c.
     """
     values, direction = {name: tangent.net.get_parameter(name) for name in tangent.names}, tangent.named(away(tangent, vector))
 
@@ -217,8 +218,8 @@ def normal(tangent: Tangent, part: Tensor, vector: Tensor, missed: Tensor | None
         return jvp(lambda own: _logits(tangent, own, part), (named,), (direction,))
 
     shared: Any = vjp(both, values, has_aux=True)
-    _, pull, moved = shared
-    return tangent.vector(pull(moved if missed is None else moved - away(tangent, missed))[0])
+    out, pull, moved = shared
+    return tangent.vector(pull(moved if missed is None else moved + scale * out - away(tangent, missed))[0])
 
 
 def _logits(tangent: Tangent, named: dict[str, Tensor], part: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models.device import accelerator
 from models.linear.frozen import one_hot
-from models.linear.quadratic import Quadratic, Rows, cut
+from models.linear.quadratic import Quadratic, Rows
 from models.linear.tangent import Tangent, forward, outputs, prepare
 from models.progress import Progress, Stop, never, silent
 
@@ -63,12 +63,8 @@ def missed(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, sto
         exact: the core's expansion in float64.
         labels: `[n]` int64.
     """
-    return aims(core, exact, rows, labels, stop=stop) - forward(exact, rows, core.weight, stop=stop)
-
-
-def aims(core: WholeCore, exact: Tangent, rows: Tensor, labels: Tensor, *, stop: Stop = never) -> Tensor:
-    """Return t - c net `[n, C]` float64: what J (w_core + w_u) is to be. Arguments as for `missed`."""
-    return one_hot(labels, classes=core.classes, target=core.target) - core.logit_scale * outputs(exact, rows, stop=stop)
+    targets = one_hot(labels, classes=core.classes, target=core.target)
+    return targets - core.logit_scale * outputs(exact, rows, stop=stop) - forward(exact, rows, core.weight, stop=stop)
 
 
 def quadratic(
@@ -82,11 +78,9 @@ def quadratic(
         core_rows: `[m, ...]` prepared core rows, in memory or stored.
         cuts: of each data block the number of its user rows and of its core rows. Stored rows need them.
     """
-    place, user = accelerator(), [count for count, _ in cuts] or [len(rows)]
-    exact = core.tangent.double().on(place)
-    blocks = zip(cut(rows, user), torch.split(labels, user), strict=True)
-    aimed = torch.cat([aims(core, exact, *block, stop=stop) for block in blocks])  # as whoever has one block alone computes them
-    return Quadratic(exact, core.tangent.on(place), rows, aimed, core_rows, core.ridge, stop, cuts=cuts, base=core.weight)
+    place, targets = accelerator(), one_hot(labels, classes=core.classes, target=core.target)
+    exact, quick = core.tangent.double().on(place), core.tangent.on(place)
+    return Quadratic(exact, quick, rows, targets, core_rows, core.ridge, stop, cuts=cuts, base=core.weight, scale=core.logit_scale)
 
 
 def zero(core: WholeCore) -> Tensor:

@@ -107,7 +107,7 @@ def test_where_a_solver_begins_is_rough_and_where_it_ends_is_not(linearised: Lin
         def rough(self, w: torch.Tensor) -> torch.Tensor:
             return torch.zeros_like(w)
 
-    liar = Liar(loss.tangent, loss.quick, loss.rows, loss.aims, loss.core, loss.ridge, base=loss.base)
+    liar = Liar(loss.tangent, loss.quick, loss.rows, loss.aims, loss.core, loss.ridge, base=loss.base, scale=loss.scale)
     honest, fooled, short = (cg(one, start, curvature, target=target, most=most) for one, most in ((loss, 200), (liar, 200), (liar, 2)))
 
     apart = curvature.bound(loss.rough(start) - loss.gradient(start)) ** 0.5
