@@ -176,7 +176,7 @@ def slope(
     scale: float = 0.0,
     stop: Stop = never,
 ) -> Tensor:
-    """Return sum_D J_i^T (J_i (base + w) + c net_i - aims_i) + sum_core J_i^T J_i w, `[p]` float64: what one data block adds to the gradient.
+    """Return sum_D J_i^T (J_i (base + w) + c net_i - aims_i) + sum_core J_i^T J_i w, `[p]` float64: the part of one data block.
 
     Args:
         rows: `[n, ...]` prepared user rows of the block; `aims` is `[n, C]`.
