@@ -215,7 +215,7 @@ def _stored(division: Division, count: int) -> Quadratic:
     blocks = torch.split(inputs, BLOCK_ROWS)
     rows = StoredRows(lambda position: prepare(tangent, blocks[position]), room=0)
     for block in blocks:
-        rows.add(prepare(tangent, block))
+        rows.add(len(block), partial(prepare, tangent, block))
     aims, core = torch.zeros(count, tangent.classes, dtype=torch.float64), division.rows[:0]
     cuts = tuple((len(block), 0) for block in blocks)
     return Quadratic(tangent.double(), tangent, rows, aims, core, division.fit.core.ridge, cuts=cuts)

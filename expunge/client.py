@@ -244,6 +244,10 @@ class Client:
         """How a linearised version was solved: passes, residual, history; for keys with the scope `model:admin`."""
         return self._get(f"/models/{_part(model)}/versions/{_part(str(version))}/solver")
 
+    def solver_of_job(self, job_id: str) -> Json:
+        """The same of a job, also where it was refused: how far its solver came."""
+        return self._get(f"/jobs/{_part(job_id)}/solver")
+
     # Keys and health
 
     def create_key(self, name: str, scopes: Iterable[str]) -> Json:

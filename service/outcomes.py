@@ -108,6 +108,8 @@ def nothing_gone(session: Session, held: Claim, outcome: Mapping[str, Any], sign
     statement = _sign_in(session, held, signed, now) if signed else None
     state: JobState = "refused" if signed else "done"
     ended = {"statement": statement, "seconds": outcome["seconds"], "error": outcome.get("refusal"), "evidence": outcome.get("evidence")}
+    if "solver" in outcome:
+        ended["result"] = {"solver": outcome["solver"]}
     jobs.finish(session, held, state=state, now=now, **ended)
 
 

@@ -156,7 +156,7 @@ class Job(Base):
     task: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """What a part is to do: names of blobs, no ids of samples. Or what an audit is to find out: version, audits and counts."""
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """What a part made, for as long as its job may still ask for it."""
+    """What a part made, for as long as its job may still ask for it. Or `solver`: how far the solver came in a job that was refused."""
     checkpoint: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     """How far a long computation came, for the next claim to go on from: figures, and names of `blobs`."""
     evidence: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))

@@ -34,12 +34,19 @@ class StoredRows:
         self._kept: dict[int, Tensor] = {}
         self._free = room
 
-    def add(self, rows: Tensor) -> None:
-        """Take the next data block, and keep its rows while there is room."""
-        if rows.nbytes <= self._free:
-            self._kept[len(self._counts)] = rows
-            self._free -= rows.nbytes
-        self._counts.append(len(rows))
+    def add(self, count: int, prepared: Callable[[], Tensor]) -> None:
+        """Take the next data block, and keep its rows while there is room: behind the first block without, no row is prepared.
+
+        Args:
+            count: of its rows.
+            prepared: gives them, `[count, ...]`.
+        """
+        if self._free or not count:
+            rows = prepared()
+            if rows.nbytes <= self._free:
+                self._kept[len(self._counts)] = rows
+            self._free = max(0, self._free - rows.nbytes)
+        self._counts.append(count)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -70,8 +77,8 @@ def stored_loss(plan: Mapping[str, Any], shelf: Shelf, core: WholeCore, classes:
     for position in range(len(plan["dataset"]["blocks"])):
         block = block_of(plan, shelf, position, ids)
         own, under = (samples(rows_with_role([block], role), plan, classes) for role in ("user", "core"))
-        user.add(prepare(core.tangent, own.inputs))
-        beneath.add(prepare(core.tangent, under.inputs))
+        user.add(len(own), partial(prepare, core.tangent, own.inputs))
+        beneath.add(len(under), partial(prepare, core.tangent, under.inputs))
         labels.append(own.labels)
     cuts = tuple(zip(user.counts, beneath.counts, strict=True))
     return quadratic(core, user, torch.cat(labels), beneath, cuts=cuts)

@@ -15,14 +15,14 @@ from sqlalchemy.orm import Session
 
 from service import evidence, jobs, requests
 from service.db import moment
-from service.deps import MayRead, OpenHome, job_with
+from service.deps import MayAdmin, MayRead, OpenHome, job_with
 from service.home import Home
 from service.pages import LIMIT, link_next, page
 from service.problem import not_found
 from service.ready import Ready, shared
 from service.schemas import JobOut, Page
 from service.states import JobState
-from service.tables import Certificate, Dataset, Job, Model
+from service.tables import Certificate, Dataset, Job, Model, Version
 
 router = APIRouter(tags=["jobs"])
 
@@ -104,6 +104,18 @@ def certificate_of(job_id: str, home: OpenHome, caller: MayRead) -> Response:
             raise not_found("certificate")
         name = "certificate.sigstore.json" if found.kind != "audit" else "audit.sigstore.json"
         return Response(found.files[name], media_type="application/vnd.dev.sigstore.bundle.v0.3+json")
+
+
+@router.get("/jobs/{job_id}/solver")
+def solver(job_id: str, home: OpenHome, caller: MayAdmin) -> dict[str, Any]:
+    """How a linearised model was solved in this job, for auditors: as of its version, and also where the job was refused."""
+    with home.db.read() as session:
+        job = job_with(session, job_id)
+        version = session.scalars(select(Version).where(Version.job_id == job.id)).first()
+        found = (version.facts if version else job.result or {}).get("solver")
+    if found is None:
+        raise not_found("solver_record")
+    return dict(found)
 
 
 def _facts(in_one_text: Any) -> Select[Any]:

@@ -191,6 +191,8 @@ def test_a_guarantee_that_is_not_met_is_refused_and_signed_and_nothing_goes(live
     assert live.client.get(f"/datasets/{model}").json()["summary"]["rows"] == 1797
     equality = live.forget(model, ids=users[:1], guarantee={"epsilon": 0.0, "delta": 1e-9}).json()
     assert "equality alone meets" in live.end_of(f"/jobs/{equality['job']}")["error"]["detail"]
+    untried = live.client.get(f"/jobs/{equality['job']}/solver")
+    assert (untried.status_code, untried.json()["code"]) == (404, "solver_record_not_found")
     again = live.request(live.forget(model, ids=users[:40]).json()["id"])
     assert again["dispositions"]["ids"] == ["forgotten"] * 40
     assert live.client.get(f"/datasets/{model}").json()["summary"]["rows"] == 1757
@@ -289,6 +291,26 @@ def test_how_it_was_solved_is_for_auditors_and_in_no_certificate(live: Live, dat
     public = json.dumps(statement(live, model)) + json.dumps(live.version(model))
     assert not any(repr(record[name]) in public for name in ("error", "residual"))
     assert not any(word in public for word in ("passes", "residual", "history"))
+
+
+def test_how_far_a_refused_job_came_is_for_auditors_too(live: Live, data: Digits, tmp_path: Path) -> None:
+    model, users = fresh(live, data, tmp_path), data.of(role="user")
+    refused = live.forget(model, ids=users[:40], guarantee={"nats": 1e-6}, options={"most_passes": 4}).json()["job"]
+    assert live.end_of(f"/jobs/{refused}")["state"] == "refused"
+    done = live.request(live.forget(model, ids=users[:3]).json()["id"])["job"]
+    auditor = with_scopes(live, "model:admin")
+
+    denied = with_scopes(live, "model:read", "forget:read").get(f"/jobs/{refused}/solver")
+    record, of_job, of_version = (
+        auditor.get(url).raise_for_status().json()
+        for url in (f"/jobs/{refused}/solver", f"/jobs/{done}/solver", f"/models/{model}/versions/2/solver")
+    )
+
+    assert (denied.status_code, denied.json()["code"]) == (403, "scope_missing")
+    assert (record["method"], record["reached"], record["passes"], record["shared"]) == ("cg", False, 4, False)
+    assert record["target"] == pytest.approx(2e-6**0.5 * 0.1, rel=1e-5) and record["error"] > record["target"] and record["residual"] > 0
+    assert 1 < len(record["history"]) <= 4 and record["history"][0] > record["history"][-1] and 0 < record["seconds"] < 60
+    assert of_job == of_version and of_job["reached"]
 
 
 @pytest.mark.parametrize("form", ["layers", "isotropic", pytest.param("upload", marks=pytest.mark.slow), "sgd"])

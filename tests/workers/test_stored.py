@@ -87,7 +87,9 @@ def test_rows_read_block_by_block_make_the_loss_of_rows_in_memory(
     plan: dict[str, Any], shelf: Shelf, core: WholeCore, kept: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored, "KEPT", 0)
+    seen = Seen(monkeypatch)
     loss, truth = stored_loss(plan, shelf, core, CLASSES, kept), in_memory(plan, shelf, core, kept)
+    assert len(seen.alive) == 4  # the two blocks without rows, for both roles: what cannot stay is not prepared
     w = torch.randn(core.tangent.p, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
 
     assert loss.counts == truth.counts and min(truth.counts) > 100

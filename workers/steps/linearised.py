@@ -111,17 +111,18 @@ def _by_newton(
         return found.outcome(report)
     spent = slopes.seconds(plan) + time.perf_counter() - begun
     record = _record(plan["method"], found.descent, passes=found.passes, seconds=spent, target=mu * model.core.sigma)
+    record |= {"shared": bool(plan.get("groups"))}
     best = newton.best_mu(found, sigma=model.core.sigma)
     found.descent.w.zero_()  # the way to the noise that was drawn
     if found.weights is None:
-        return {"refusal": _refusal(f"{mu:.6g}", best, found.passes)}
+        return {"refusal": _refusal(f"{mu:.6g}", best, found.passes), "solver": record}
     proved = newton.proved(sigma=model.core.sigma, mu_max=mu, isotropic=release["noise"] == "isotropic")
     tested, gone = _judges(plan, shelf, held, selection)
     outcome = _published(plan, shelf, report, model, held, selection, (tested, gone), found.weights.double(), proved)
     outcome |= _beside(plan, shelf, report, model, held_ids, selection, asked, found.weights.double(), mu=mu, most=most)
     shaped = _shape(plan, model.curvature)
     outcome["utility"] += cost_of_noise(model.core, found.weights.double(), shaped, tested, split=AUDIT, random_bytes=os.urandom)
-    return outcome | {"solver": record | {"shared": bool(plan.get("groups"))}}
+    return outcome | {"solver": record}
 
 
 def _forgotten(
