@@ -79,7 +79,7 @@ def quadratic(
         cuts: of each data block the number of its user rows and of its core rows. Stored rows need them.
     """
     place, targets = accelerator(), one_hot(labels, classes=core.classes, target=core.target)
-    exact, quick = core.tangent.double().on(place), core.tangent.on(place)
+    exact, quick = core.tangent.double().on(place), core.tangent.quick(place)
     return Quadratic(exact, quick, rows, targets, core_rows, core.ridge, stop, cuts=cuts, base=core.weight, scale=core.logit_scale)
 
 

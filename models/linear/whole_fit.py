@@ -101,7 +101,7 @@ def fit_whole(
     curvature = measure(exact, rows, ridge=ridge, rank=rank or rank_of(tangent.p), seed=training.seed, progress=progress, stop=stop)
     scale, missed = _missed(exact, rows, samples.labels, target)
     place = accelerator()
-    loss = Quadratic(exact.on(place), tangent.on(place), rows, missed, rows[:0], ridge, stop)
+    loss = Quadratic(exact.on(place), tangent.quick(place), rows, missed, rows[:0], ridge, stop)
     w = _solve(loss, torch.zeros(tangent.p, dtype=torch.float64), curvature, share=CLOSE)
     progress("fit linear part", 1.0)
     return WholeFit(WholeCore(tangent, scale, ridge, target, w, sigma), curvature)
@@ -182,7 +182,7 @@ def _choose(
     if given is None:
         train(net, learned, training, progress=lambda _, done: progress(PHASE, 0.3 * done), stop=stop)
     tangent = linearise(net, layers)
-    exact, quick = tangent.double(), tangent.on(accelerator())
+    exact, quick = tangent.double(), tangent.quick(accelerator())
     rows, others, judges = (prepare(tangent, part.inputs, stop=stop) for part in (learned, joined, held))
     curvature = measure(exact, rows, ridge=tried[0], rank=min(rank or rank_of(tangent.p), SPLIT_RANK), seed=training.seed, stop=stop)
     progress(PHASE, 0.5)

@@ -55,6 +55,33 @@ def test_the_two_products_are_adjoint_in_float32(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_the_quick_form_is_the_same_expansion_in_another_layout(name: str) -> None:
+    tangent = linearise(network(name), None)
+    rows, v = prepare(tangent, inputs(name, 7)), direction(tangent, 3)
+
+    quick = tangent.quick(torch.device("cpu"))
+    found, wanted = normal(quick, rows, v), normal(tangent.double(), rows.double(), v)
+
+    assert float((found - wanted).norm()) <= 1e-5 * float(wanted.norm())
+    assert (quick is tangent) == (name in ("linear", "mlp"))  # there is nothing to lay out anew
+    assert not any(side_by_side(parameter) for parameter in tangent.net.parameters())
+    assert any(side_by_side(parameter) for parameter in quick.net.parameters()) == (quick is not tangent)
+
+
+def test_convolutions_of_one_pixel_keep_their_layout() -> None:
+    net, here = network("mobilenet_v2"), torch.device("cpu")
+
+    last, two = linearise(net, ("features.18", "classifier")), linearise(net, ("features.17", "classifier"))
+
+    assert last.quick(here) is last and two.quick(here) is not two
+    assert two.quick(torch.device("meta")).device.type == "meta"
+
+
+def side_by_side(parameter: Tensor) -> bool:
+    return parameter.dim() == 4 and min(parameter.shape[1:]) > 1 and parameter.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_both_products_in_one_pass_are_one_after_the_other(name: str) -> None:
     tangent = linearise(network(name), None).double()
     rows = prepare(linearise(network(name), None), inputs(name, 6)).double()
