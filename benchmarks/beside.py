@@ -11,7 +11,7 @@ from benchmarks.outcome import progress
 from benchmarks.tuning import Budget, accuracy_of, fine_tuned, fraction, search
 from models.data import Samples
 from models.forget.refit import refit_samples
-from models.linear.core import Core, fit_core, logits
+from models.linear.core import fit_core, logits
 from models.linear.frozen import TARGET
 from models.linear.ridge import choose_ridge
 from models.nets import Network
@@ -33,19 +33,18 @@ def beside(
     ridge, choosing = once(lambda: choose_ridge(architecture, core_samples, training, target=TARGET, expected_rows=len(user), given=None))
     given = partial(fit_core, weights=net.state_dict(), ridge=ridge)
     core, fitting = once(lambda: given(architecture, core_samples, training, expected_rows=len(user)))
-    assert core.net is not None
     right = {
-        "network": accuracy_of(core.net, test),
+        "network": accuracy_of(net, test),
         "exact": fraction(logits(core, refit_samples(core, core_samples, user).weights, test.inputs), test),
     }
     progress(f"exact, d = {core.d}, L = {ridge:g}: {right}")
-    tuned, tuning = once(lambda: _tuned(core, user, training, budget))
+    tuned, tuning = once(lambda: _tuned(net, user, training, budget))
     right["fine_tune"] = accuracy_of(tuned[0], test)
     progress(f"fine-tuned at rate {tuned[1].rate:g}, augmented {tuned[1].augment}: {right['fine_tune']:.4f}")
     return right, {"d": core.d, "rate": tuned[1].rate, "augment": tuned[1].augment,
                    "seconds": {"exact": choosing + fitting, "fine_tune": tuning}}  # fmt: skip
 
 
-def _tuned(core: Core, user: Samples, training: Training, budget: Budget) -> tuple[Network, Training]:
-    chosen = search(core, user, training, budget)
-    return fine_tuned(core, user, replace(chosen, epochs=budget.tune)), chosen
+def _tuned(net: Network, user: Samples, training: Training, budget: Budget) -> tuple[Network, Training]:
+    chosen = search(net, user, training, budget)
+    return fine_tuned(net, user, replace(chosen, epochs=budget.tune)), chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean, stdev
@@ -10,18 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from benchmarks.caltech import DATA_SET, LAYERS, WEIGHTS, Fitted, Plan, divide, exact_on_taps, fitted, forgotten, headed, pretrained
 from benchmarks.clock import once
 from benchmarks.data import folder, images
 from benchmarks.machine import one_thread, where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
+from benchmarks.photo_tuning import TUNE, fine_tuned
 from benchmarks.tuning import accuracy_of
 from models.data import Samples
 from models.linear.whole import zero
 from models.nets import Architecture, Network
-from models.train import augmented, cycle
 
 NAME = "photographs"
 MINUTES = 35
@@ -29,8 +27,7 @@ SEEDS = (0, 1, 2)
 RATES = (0.0001, 0.0003, 0.001, 0.003)
 """Of fine-tuning; chosen on a fifth of the user rows of the division that is run first."""
 
-SEARCH, TUNE = 6, 12  # epochs
-BATCH, MOMENTUM, DECAY, HELD_OUT = 32, 0.9, 1e-4, 5
+SEARCH, HELD_OUT = 6, 5  # epochs of each try, on all but one user row in so many
 
 TITLES = {
     "network": "pretrained network, head trained on the core rows",
@@ -96,26 +93,6 @@ def _searched(net: Network, user: Samples, *, seed: int) -> float:
     found = {rate: accuracy_of(fine_tuned(net, kept, rate=rate, epochs=SEARCH, seed=seed), held) for rate in RATES}
     progress(f"rates of fine-tuning, on user rows held out: {found}")
     return max(found, key=found.__getitem__)
-
-
-def fine_tuned(net: Network, samples: Samples, *, rate: float, epochs: int, seed: int) -> Network:
-    """Train a copy of a network, every layer of it, with shifted and mirrored images.
-
-    Batch normalisation stays in eval mode: in these weights it is folded into scales and offsets (mean 0, variance 1), and batches' own
-    means and variances would undo what the network knows: it falls to chance.
-    """
-    net = copy.deepcopy(net).requires_grad_(True)
-    optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True)
-    generator = torch.Generator().manual_seed(seed)
-    batches = [part for _ in range(epochs) for part in torch.split(torch.randperm(len(samples), generator=generator), BATCH)]
-    for number, chosen in enumerate(batches):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * cycle(number / len(batches))
-        inputs = augmented(samples.inputs[chosen], flip=True, generator=generator)
-        optimiser.zero_grad()
-        functional.cross_entropy(net(inputs), samples.labels[chosen]).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-    return net.requires_grad_(False)
 
 
 def outcome_of(cells: dict[str, Any]) -> Outcome:

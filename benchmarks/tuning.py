@@ -12,7 +12,7 @@ from benchmarks.clock import once
 from benchmarks.outcome import progress
 from models.data import Samples
 from models.forget.retrain import Recipe, fit
-from models.linear.core import Core, core_logits, logits
+from models.linear.core import core_logits, logits
 from models.linear.features import activations
 from models.nets import Architecture, Network, build
 from models.train import Training, default_training, train
@@ -46,11 +46,11 @@ def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, 
     training = replace(default_training(architecture, len(core_samples)), seed=seed, flip=budget.flip)
     recipe = Recipe(architecture, training, expected_rows=len(user))
     fitted, fitting = once(lambda: fit(recipe, core_samples, user))
-    core = fitted.core
-    assert core.net is not None
+    core, net = fitted.core, fitted.core.net
+    assert net is not None
     progress(f"core fitted in {fitting:.0f} s: d = {core.d}, L = {core.ridge:g}")
     right = {
-        "network": accuracy_of(core.net, test),
+        "network": accuracy_of(net, test),
         "core": fraction(core_logits(core, test.inputs), test),
         "exact": fraction(logits(core, fitted.weights, test.inputs), test),
     }
@@ -61,8 +61,8 @@ def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, 
         right["finer"] = fraction(logits(again.core, again.weights, test.inputs), test)
         of_grid = {"grid": finer, "d_finer": again.core.d, "ridge_finer": again.core.ridge}
         progress(f"exact on a grid of {finer}: {right['finer']:.4f}, d = {again.core.d}, L = {again.core.ridge:g}")
-    chosen, searching = once(lambda: search(core, user, training, budget))
-    tuned, tuning = once(lambda: fine_tuned(core, user, replace(chosen, epochs=budget.tune)))
+    chosen, searching = once(lambda: search(net, user, training, budget))
+    tuned, tuning = once(lambda: fine_tuned(net, user, replace(chosen, epochs=budget.tune)))
     right["fine_tune"] = accuracy_of(tuned, test)
     progress(f"fine-tuned {right['fine_tune']:.4f} at rate {chosen.rate:g}, augmented: {chosen.augment}")
     both = Samples(
@@ -79,29 +79,28 @@ def scores(core_samples: Samples, user: Samples, test: Samples, budget: Budget, 
     }  # fmt: skip
 
 
-def search(core: Core, user: Samples, training: Training, budget: Budget) -> Training:
+def search(net: Network, user: Samples, training: Training, budget: Budget) -> Training:
     """Choose the rate, then whether to augment, by accuracy on a fifth of the user rows."""
     order = torch.randperm(len(user), generator=torch.Generator().manual_seed(training.seed))
     held, kept = user.select(order[: len(user) // HELD_OUT]), user.select(order[len(user) // HELD_OUT :])
     base = replace(training, epochs=budget.search, threads=budget.threads)
     tried: list[tuple[float, Training]] = []
     for rate in RATES:
-        tried.append(_tried(core, kept, held, replace(base, rate=rate)))
+        tried.append(_tried(net, kept, held, replace(base, rate=rate)))
     best = max(tried, key=lambda pair: pair[0])[1]
-    tried.append(_tried(core, kept, held, replace(best, augment=not best.augment)))
+    tried.append(_tried(net, kept, held, replace(best, augment=not best.augment)))
     return max(tried, key=lambda pair: pair[0])[1]
 
 
-def _tried(core: Core, kept: Samples, held: Samples, training: Training) -> tuple[float, Training]:
-    found = accuracy_of(fine_tuned(core, kept, training), held)
+def _tried(net: Network, kept: Samples, held: Samples, training: Training) -> tuple[float, Training]:
+    found = accuracy_of(fine_tuned(net, kept, training), held)
     progress(f"rate {training.rate:g}, augmented {training.augment}: {found:.4f} on user rows held out")
     return found, training
 
 
-def fine_tuned(core: Core, samples: Samples, training: Training) -> Network:
+def fine_tuned(net: Network, samples: Samples, training: Training) -> Network:
     """Train a copy of the core's network, every layer of it, on these samples."""
-    net = copy.deepcopy(core.net)
-    assert net is not None
+    net = copy.deepcopy(net)
     train(net, samples, training)
     return net
 

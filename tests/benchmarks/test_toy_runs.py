@@ -20,6 +20,7 @@ from benchmarks import (
     forget,
     latency,
     outcome,
+    photo_tuning,
     photographs,
     removals,
     rivals,
@@ -159,7 +160,7 @@ def test_fine_tuning_of_a_pretrained_network_learns_and_leaves_the_given_one_and
     train(net, digits(300, 500), Training(epochs=4))
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    tuned = photographs.fine_tuned(net, rows, rate=0.01, epochs=8, seed=0)
+    tuned = photo_tuning.fine_tuned(net, rows, rate=0.01, epochs=8, seed=0)
 
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items() if "running" in name)
