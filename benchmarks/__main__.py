@@ -15,6 +15,7 @@ from benchmarks import (
     cifar,
     erase,
     erase_speed,
+    few,
     forget,
     latency,
     linearised,
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Run] = {
     accuracy.NAME: lambda asked, keep: accuracy.run(full=asked.full, tasks=asked.tasks, seeds=asked.seeds, keep=keep),
     latency.NAME: lambda asked, keep: latency.run(),
     linearised.NAME: lambda asked, keep: linearised.run(seeds=asked.seeds, full=asked.full, keep=keep),
+    few.NAME: lambda asked, keep: few.run(seeds=asked.seeds, keep=keep),
     erase.NAME: lambda asked, keep: erase.run(seeds=asked.seeds, tasks=[name for name in asked.tasks if name in ERASED], keep=keep),
     caltech.NAME: lambda asked, keep: caltech.run(),
     photographs.NAME: lambda asked, keep: photographs.run(seeds=asked.seeds, keep=keep),
@@ -56,6 +58,7 @@ MINUTES = {
     accuracy.NAME: (accuracy.MINUTES, accuracy.MINUTES_LARGE),
     latency.NAME: (latency.MINUTES, 0),
     linearised.NAME: (linearised.MINUTES, linearised.MINUTES_FULL),
+    few.NAME: (few.MINUTES, 0),
     erase.NAME: (erase.MINUTES, 0),
     caltech.NAME: (caltech.MINUTES, 0),
     photographs.NAME: (photographs.MINUTES, 0),
@@ -67,7 +70,7 @@ MINUTES = {
 }
 """Of each on two idle cores: the standard run, and what `--full` adds."""
 
-FULL_ONLY = (caltech.NAME, photographs.NAME, cifar.NAME)
+FULL_ONLY = (few.NAME, caltech.NAME, photographs.NAME, cifar.NAME)
 """Run by `--full`, or by name."""
 
 

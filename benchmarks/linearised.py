@@ -20,7 +20,7 @@ from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress, 
 from benchmarks.tuning import Budget, fine_tuned, fraction, from_scratch
 from models.data import Samples
 from models.forget.newton import MU_MAX, forget
-from models.linear.descent import LOOKED, cg, sgd
+from models.linear.descent import LOOKED, Descent, cg, sgd
 from models.linear.quadratic import Quadratic
 from models.linear.tangent import STEP, normal, prepare
 from models.linear.whole import logits, quadratic, zero
@@ -124,20 +124,31 @@ def divide(
     fit, fitting = once(lambda: fitted(rank=rank, ridge=ridge, sigma=sigma))
     progress(f"seed {training.seed}: core fitted in {fitting:.0f} s, L = {fit.core.ridge:g}, sigma = {fit.core.sigma:g}")
     core_rows, rows = prepare(fit.core.tangent, core_samples.inputs), prepare(fit.core.tangent, user.inputs)
-    loss = quadratic(fit.core, rows, user.labels, core_rows)
-    found, solving = once(lambda: cg(loss, zero(fit.core), fit.curvature, target=MU_MAX * fit.core.sigma, most=200))
-    progress(f"seed {training.seed}: w_u in {loss.passes.total} passes, {solving:.0f} s")
-    spent = {"core": fitting, "solve": solving, "passes": float(loss.passes.total)}
-    return Division(fit, user, test, rows, core_rows, found.w, spent)
+    division = Division(fit, user, test, rows, core_rows, zero(fit.core), {})
+    found, solving = once(lambda: solved(division))
+    progress(f"seed {training.seed}: w_u in {found.passes} passes, {solving:.0f} s")
+    return replace(division, w=found.w, spent={"core": fitting, "solve": solving, "passes": float(found.passes)})
+
+
+def solved(division: Division) -> Descent:
+    """Fit w_u to all user rows of a division, from zero."""
+    fit, everything = division.fit, division.loss(torch.ones(len(division.user), dtype=torch.bool))
+    return cg(everything, zero(fit.core), fit.curvature, target=MU_MAX * fit.core.sigma, most=200)
 
 
 def _accuracy(division: Division) -> dict[str, Any]:
+    core = division.fit.core
+    return {"accuracy": accuracy_of_division(division), "ridge": core.ridge, "sigma": core.sigma, "p": core.tangent.p,
+            "seconds": division.spent, "where": where()}  # fmt: skip
+
+
+def accuracy_of_division(division: Division) -> dict[str, float]:
+    """Return the fraction of test rows right without user weights, with them, and with them as released, in the mean of some draws."""
     core, curvature = division.fit.core, division.fit.curvature
     noised = [division.right(division.w + core.sigma * curvature.draw(os.urandom)) for _ in range(NOISE_DRAWS)]
     right = {"core": division.right(zero(core)), "whole": division.right(division.w), "noised": fmean(noised)}
     progress(f"core {right['core']:.4f}, whole {right['whole']:.4f}, with noise {right['noised']:.4f}")
-    return {"accuracy": right, "ridge": core.ridge, "sigma": core.sigma, "p": core.tangent.p, "seconds": division.spent,
-            "where": where()}  # fmt: skip
+    return right
 
 
 def _forgetting(division: Division) -> list[dict[str, Any]]:

@@ -17,8 +17,10 @@ from benchmarks import (
     caltech,
     cifar,
     data,
+    few,
     forget,
     latency,
+    linearised,
     outcome,
     photo_tuning,
     photographs,
@@ -190,6 +192,21 @@ def test_all_layers_are_linearised_beside_taps_and_fine_tuning_of_the_same_netwo
     assert set(one["accuracy"]) == set(cifar.TITLES) and all(0 <= value <= 1 for value in one["accuracy"].values())
     assert one["p"] == 269_434 and one["passes"] > 0
     assert "all layers linearised" in outcome.show(cifar.outcome_of({"0": one}))
+
+
+def test_fewer_user_rows_are_scored_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few, "BUDGET", tuning.Budget(search=1, tune=1, scratch=0))
+    architecture = Architecture(name="convnet", input_shape=(1, 8, 8), classes=10, hidden=(4, 4, 8, 8))
+
+    one = few.scores(digits(0, 150), digits(150, 300), digits(900, 1000), architecture, Training(epochs=4), (30, 120))
+    found = few.outcome_of({"0": one})
+
+    assert list(one["rows"]) == ["30", "120"]
+    little, more = (one["rows"][count]["accuracy"] for count in ("30", "120"))
+    assert set(little) == set(linearised.TITLES) and little["core"] == more["core"] and little["network"] == more["network"]
+    assert little["whole"] != more["whole"] and more["whole"] > more["core"]
+    assert [goal.met for goal in found.goals] == [row["accuracy"]["whole"] >= row["accuracy"]["fine_tune"] for row in one["rows"].values()]
+    assert "120 user rows" in outcome.show(found)
 
 
 @pytest.mark.slow
