@@ -194,6 +194,30 @@ def test_all_layers_are_linearised_beside_taps_and_fine_tuning_of_the_same_netwo
     assert "all layers linearised" in outcome.show(cifar.outcome_of({"0": one}))
 
 
+def test_requests_stand_beside_refitting_fine_tuning_and_a_new_network_on_what_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linearised, "REMOVED", (1, 20))
+    trained: list[tuple[str, int]] = []
+    for name in ("fine_tuned", "from_scratch"):
+        done = getattr(linearised, name)
+        spied = lambda first, rows, how, name=name, done=done: (trained.append((name, len(rows))), done(first, rows, how))[1]  # noqa: E731
+        monkeypatch.setattr(linearised, name, spied)
+    architecture = Architecture(name="convnet", input_shape=(1, 8, 8), classes=10, hidden=(4, 4, 8, 8))
+    core, user = digits(0, 150), digits(150, 450)
+    division = linearised.divide(core, user, digits(900, 1000), architecture, Training(epochs=3), ridge=1.0, sigma=0.1)
+
+    found = linearised._forgetting(division, core, Training(epochs=1))
+
+    sizes = {"1": 299, "20": 280, "a class": 300 - int((user.labels == 3).sum()), linearised.AFTER: 100}
+    assert [one["gone"] for one in found] == list(sizes)
+    assert trained == [each for stay in sizes.values() for each in (("fine_tuned", stay), ("from_scratch", stay + 150))]
+    assert all(one["reached"] and one["after"] <= one["error"] <= 0.2 * 0.1 and one["before"] > one["after"] for one in found)
+    cell = linearised._accuracy(division)
+    cell["accuracy"] |= dict.fromkeys(("network", "exact", "fine_tune"), 0.5)
+    told = {goal.what: goal for goal in linearised.outcome_of({"0": cell | {"forgetting": found}}).goals}
+    slower = max(one["seconds"] / one["tuned_seconds"] for one in found) >= 1
+    assert told["time of a request, of fine-tuning the core network once more"].met != slower
+
+
 def test_fewer_user_rows_are_scored_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few, "BUDGET", tuning.Budget(search=1, tune=1, scratch=0))
     architecture = Architecture(name="convnet", input_shape=(1, 8, 8), classes=10, hidden=(4, 4, 8, 8))
