@@ -35,6 +35,8 @@ class Budget:
     """Epochs from scratch on core and user rows."""
     flip: bool = False
     """Mirror half of the images, in every training alike."""
+    rates: tuple[float, ...] = RATES
+    """Peak rates tried."""
     threads: int = 1
     """Of every training: two seeds side by side use two cores better than one training on two threads."""
 
@@ -85,7 +87,7 @@ def search(net: Network, user: Samples, training: Training, budget: Budget) -> T
     held, kept = user.select(order[: len(user) // HELD_OUT]), user.select(order[len(user) // HELD_OUT :])
     base = replace(training, epochs=budget.search, threads=budget.threads)
     tried: list[tuple[float, Training]] = []
-    for rate in RATES:
+    for rate in budget.rates:
         tried.append(_tried(net, kept, held, replace(base, rate=rate)))
     best = max(tried, key=lambda pair: pair[0])[1]
     tried.append(_tried(net, kept, held, replace(best, augment=not best.augment)))
