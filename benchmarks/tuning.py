@@ -37,6 +37,8 @@ class Budget:
     """Mirror half of the images, in every training alike."""
     rates: tuple[float, ...] = RATES
     """Peak rates tried."""
+    grid: bool = False
+    """Try every rate with and without augmentation, not the best one alone."""
     threads: int = 1
     """Of every training: two seeds side by side use two cores better than one training on two threads."""
 
@@ -88,7 +90,10 @@ def search(net: Network, user: Samples, training: Training, budget: Budget) -> T
     base = replace(training, epochs=budget.search, threads=budget.threads)
     tried: list[tuple[float, Training]] = []
     for rate in budget.rates:
-        tried.append(_tried(net, kept, held, replace(base, rate=rate)))
+        for augment in (True, False) if budget.grid else (base.augment,):
+            tried.append(_tried(net, kept, held, replace(base, rate=rate, augment=augment)))
+    if budget.grid:
+        return max(tried, key=lambda pair: pair[0])[1]
     best = max(tried, key=lambda pair: pair[0])[1]
     tried.append(_tried(net, kept, held, replace(best, augment=not best.augment)))
     return max(tried, key=lambda pair: pair[0])[1]
