@@ -331,7 +331,7 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
     note = (
         "Distances to the refitted weights (solved to a tenth of the target) in units of sigma, in the norm of the noise's shape; "
         "the bound is what the solver stopped by. "
-        f"Passes over kept and core rows, one of them in float64, three where the way is long.{ratio} Fine-tuning once more: the core "
+        f"Passes over kept and core rows, one to three of them in float64.{ratio} Fine-tuning once more: the core "
         f"network on the user rows that stay, {first['tuned_epochs']} epochs; from scratch: a new network on them and the core rows, "
         f"{first['trained_epochs']} epochs. One after another in one run, one thread."
     )
