@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from benchmarks.beside import beside
-from benchmarks.data import draw, images
-from benchmarks.linearised import CORE_ROWS, SEEDS, TITLES, USER_ROWS, Division, accuracy_of_division, divide, solved
+from benchmarks.data import images
+from benchmarks.linearised import CORE_ROWS, SEEDS, TITLES, Division, accuracy_of_division, divide, drawn, solved
 from benchmarks.machine import where
 from benchmarks.outcome import Goal, Outcome, Table, earlier_numbers, progress
 from benchmarks.tuning import Budget
 from models.data import Samples
 from models.nets import Architecture
-from models.train import Training, default_training
+from models.train import Training
 
 NAME = "few"
 MINUTES = 30
@@ -37,9 +37,7 @@ def run(*, seeds: Sequence[int] | None = None, keep: Callable[[Outcome], None] =
     cells: dict[str, Any] = earlier_numbers(NAME).get("cells", {})
     train, test = images("fashion_mnist", "train"), images("fashion_mnist", "test")
     for seed in SEEDS if seeds is None else seeds:
-        core_samples, user = draw(train, (CORE_ROWS, USER_ROWS), seed=seed)
-        architecture = Architecture(name="convnet", input_shape=tuple(core_samples.inputs.shape[1:]), classes=10)
-        training = replace(default_training(architecture, len(core_samples)), seed=seed)
+        core_samples, user, architecture, training = drawn(train, seed)
         cells[str(seed)] = scores(core_samples, user, test, architecture, training, ROWS)
         keep(outcome_of(cells))
     return outcome_of(cells)

@@ -89,9 +89,7 @@ def run(*, seeds: Sequence[int] | None = None, full: bool = False, keep: Callabl
     cells: dict[str, Any] = earlier_numbers(NAME).get("cells", {})
     train, test = images("fashion_mnist", "train"), images("fashion_mnist", "test")
     for seed in SEEDS if seeds is None else seeds:
-        core_samples, user = draw(train, (CORE_ROWS, USER_ROWS), seed=seed)
-        architecture = Architecture(name="convnet", input_shape=tuple(core_samples.inputs.shape[1:]), classes=10)
-        training = replace(default_training(architecture, len(core_samples)), seed=seed)
+        core_samples, user, architecture, training = drawn(train, seed)
         division = divide(core_samples, user, test, architecture, training)
         cell = _accuracy(division)
         others, chosen = beside(division.fit.core.tangent.net, core_samples, user, test, training, BUDGET)
@@ -106,6 +104,13 @@ def run(*, seeds: Sequence[int] | None = None, full: bool = False, keep: Callabl
             if full:
                 cells[str(seed)]["rivals"] = _rivals(division)
     return outcome_of(cells)
+
+
+def drawn(train: Samples, seed: int) -> tuple[Samples, Samples, Architecture, Training]:
+    """Draw a seed's core and user rows, and say how the core network is made."""
+    core_samples, user = draw(train, (CORE_ROWS, USER_ROWS), seed=seed)
+    architecture = Architecture(name="convnet", input_shape=tuple(core_samples.inputs.shape[1:]), classes=10)
+    return core_samples, user, architecture, replace(default_training(architecture, len(core_samples)), seed=seed)
 
 
 def divide(
@@ -266,7 +271,7 @@ def _rivals(division: Division) -> dict[str, Any]:
         progress(f"SGD at rate {rate:g}: error {errors[str(rate)] / target:.0f} times the target")
     return {
         "passes": loss.passes.total, "seconds": quick, "begun": newton.history[0], "target": target, "sgd_passes": most,
-        "sgd_errors": errors,
+        "sgd_errors": errors, "where": where(),
     }  # fmt: skip
 
 
@@ -323,6 +328,7 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
         for one in cell["forgetting"]
     )  # fmt: skip
     one, ratio, first = cell.get("pass"), "", cell["forgetting"][0]
+    epochs = [one["trained_epochs"] for one in cell["forgetting"]]
     if one:
         ratio = f" H v over 1,024 rows: {times(one['product'] / one['floor'])} of one forward and one backward pass"
         held, more = one["stored_bytes"]
@@ -333,7 +339,7 @@ def _forgetting_table(cell: dict[str, Any]) -> Table:
         "the bound is what the solver stopped by. "
         f"Passes over kept and core rows, one to three of them in float64.{ratio} Fine-tuning once more: the core "
         f"network on the user rows that stay, {first['tuned_epochs']} epochs; from scratch: a new network on them and the core rows, "
-        f"{first['trained_epochs']} epochs. One after another in one run, one thread."
+        f"{min(epochs)} to {max(epochs)} epochs. Both follow the request that they stand beside; one thread."
     )
     headings = ("forgotten", "passes", "time", "w_u from zero: passes", "time", "fine-tuning", "from scratch", "distance before", "after",
                 "bound")  # fmt: skip
@@ -352,6 +358,7 @@ def _rival_table(rivals: dict[str, Any]) -> Table:
     ]
     note = (
         f"100 of {SGD_ROWS:,} rows forgotten; the error before is {rivals['begun'] / rivals['target']:.0f} times the target. "
-        f"SGD's passes include {LOOKED} looks at the error and the first gradient."
+        f"SGD's passes include {LOOKED} looks at the error and the first gradient. "
+        f"Measured on: {rivals['where']}."
     )
     return Table("beside the paper's SGD", ("solver", "passes", "error / target"), tuple(rows), note)
